@@ -1,0 +1,74 @@
+"""The command line: one verb per file of this folder; the file holds one function of the verb's name.
+
+Results go to stdout, everything else to stderr. Exit codes: 0 good, 1 the spec or a check failed, 2 usage,
+130 Ctrl-C. Verbs import the zoo, the compiler and the search inside functions, so that ``--help`` needs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from archspec.errors import SpecError
+
+app = typer.Typer(
+    name="archspec",
+    help="Write a sequence model as a spec, see what it costs, and search for better ones.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_ORDER = (
+    "init", "check", "show", "compile", "profile", "train", "search", "front", "report", "zoo", "schema",
+    "device", "doctor",
+)  # fmt: skip
+
+
+def _add_verbs() -> None:
+    found = {info.name.removesuffix("_") for info in pkgutil.iter_modules(__path__) if info.name[0] != "_"}
+    for verb in sorted(found, key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER)):
+        file_name = f"{verb}_" if verb in {"compile"} else verb
+        module = importlib.import_module(f"{__name__}.{file_name}")
+        part = getattr(module, "app", None)
+        if part is not None:
+            app.add_typer(part, name=verb)
+        else:
+            app.command(verb)(getattr(module, file_name))
+
+
+@app.callback()
+def _options(debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error.")) -> None:
+    """Options of every verb."""
+
+
+def main() -> None:
+    """Run the command line; a user's error is a message and exit code 1, never a traceback."""
+    debug = "--debug" in sys.argv[1:]
+    _add_verbs()
+    try:
+        app()
+    except SpecError as error:
+        if debug:
+            raise
+        print_problems(error)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted")
+        raise SystemExit(130) from None
+
+
+def print_problems(error: SpecError) -> None:
+    """Every problem of ``error`` on stderr, one blank line between two; nothing in it is read as markup."""
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    for problem in error.problems:
+        text = Text(problem.render())
+        text.highlight_regex(r"\Aerror", "bold red")
+        text.highlight_regex(r"(?m)^  hint: ", "cyan")
+        console.print(text)

@@ -1,0 +1,75 @@
+"""What every component's configuration is: frozen, closed to unknown keys, and able to say its cost and capabilities."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from archspec.closed import Closed
+from archspec.cost import Cost, CostContext, Site
+
+Role = Literal["token_mixer", "channel_mixer", "stem", "head", "norm", "transfer"]
+ROLES: tuple[Role, ...] = ("token_mixer", "channel_mixer", "stem", "head", "norm", "transfer")
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a configured component can do; the compiler checks a spec against it, the contract suite tests it.
+
+    ``causal``: whether output t depends on inputs up to t only: ``always``, ``never``, or ``switch`` (it follows
+    ``Site.causal``). ``length``: ``any``, or the multiple it needs, or the longest it takes. ``decode``: what one
+    decoding step keeps: nothing exists (``none``), a state of constant size, or a cache that grows.
+    ``complexity`` is the growth of the forward pass in the length L.
+    """
+
+    causal: Literal["always", "never", "switch"]
+    padding: bool = True  # forward(x, mask=...) gives real positions the output they have without the padding
+    cross: bool = False  # takes a second stream
+    length_multiple_of: int = 1
+    length_at_most: int | None = None
+    decode: Literal["none", "constant", "growing"] = "none"
+    exact_softmax: bool = False
+    needs_position: bool = False  # blind to order unless positions come from the stem or elsewhere
+    updates_buffers: bool = False
+    aux_loss: bool = False
+    mixes_tokens: bool = True
+    complexity: Literal["1", "L", "L log L", "L^1.5", "L^2"] = "L"
+
+
+class ComponentConfig(Closed):
+    """A component's configuration. ``kind`` (a ``Literal``) equals the file name; bare kinds mean its defaults.
+
+    ``version`` enters the canonical hash: raise it when the component computes something else than before.
+    """
+
+    version: ClassVar[int] = 1
+    paper: ClassVar[str] = ""  # "Authors year, arXiv id", or "" where there is none
+    kind: str
+
+    @abstractmethod
+    def cost(self, ctx: CostContext) -> Cost:
+        """Closed-form cost in integers; makes no tensor."""
+
+    @abstractmethod
+    def capabilities(self) -> Capabilities:
+        """What this configuration can do, without building it."""
+
+    def misfit(self, site: Site) -> str | None:
+        """Why this configuration cannot stand at ``site`` (names both fields and values), or None if it can."""
+        return None
+
+    def smells(self, site: Site) -> list[str]:
+        """Legal but suspicious settings at ``site``, one sentence each."""
+        return []
+
+
+class MixerConfig(ComponentConfig):
+    """A token mixer or channel mixer: (B, L, d_model) -> (B, L, d_model)."""
+
+
+class NormConfig(ComponentConfig):
+    """A normalisation over the last dimension."""
+
+    def capabilities(self) -> Capabilities:
+        return Capabilities(causal="always", mixes_tokens=False, complexity="L", decode="constant")

@@ -1,0 +1,94 @@
+"""What a piece of architecture costs: integers with units, additive over the tree, never one number called "FLOPs"."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from archspec.inputs import FeatureInput, ImageInput, TokenInput
+
+Dtype = Literal["float64", "float32", "bfloat16", "float16"]
+Phase = Literal["prefill", "decode", "train"]
+DTYPE_BYTES: dict[Dtype, int] = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a component stands: the stream's width and greatest length, and whether the model promises causality."""
+
+    d_model: int
+    seq_len: int
+    causal: bool
+
+
+@dataclass(frozen=True)
+class CostContext:
+    """The question a cost answers.
+
+    ``seq_len`` tokens of a batch are processed at once; in phase ``decode`` that is one token (``seq_len == 1``)
+    after ``context_len`` earlier ones. ``max_len`` is the stream's greatest length (position tables have that many
+    rows). ``dtype`` is the type of activations and weights; components keep their fp32 islands.
+    """
+
+    d_model: int
+    seq_len: int
+    batch_size: int = 1
+    causal: bool = False
+    dtype: Dtype = "float32"
+    phase: Phase = "prefill"
+    context_len: int = 0
+    max_len: int = 0
+    input: TokenInput | FeatureInput | ImageInput | None = None  # for stems and heads
+    d_source: int = 0  # for transfers: width and length of the stream that is read
+    source_len: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Positions processed at once over the whole batch."""
+        return self.batch_size * self.seq_len
+
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of one activation element."""
+        return DTYPE_BYTES[self.dtype]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Closed-form cost of a component for one forward pass over ``CostContext.tokens`` positions.
+
+    ``flops`` counts what the dense kernel does, 2 per multiply-add, matmul-class operations only (linear maps,
+    matmuls, attention, convolutions, FFTs); ``flops_needed`` is the same work with masks and windows exact (what an
+    ideal kernel would do, never more than ``flops``); ``flops_elementwise`` is everything else, one per element and
+    operation. Bytes are bytes. ``activation_bytes`` are what training keeps for the backward pass;
+    ``workspace_bytes`` is the greatest temporary memory of the pass beyond its input and output (it combines by
+    maximum, everything else by sum). ``kv_bytes_per_token`` and ``state_bytes`` are the decode caches of one
+    sequence: what grows with the context, and what does not.
+    """
+
+    params: int = 0
+    params_active: int = 0
+    params_embedding: int = 0
+    buffer_bytes: int = 0
+    flops: int = 0
+    flops_needed: int = 0
+    flops_elementwise: int = 0
+    bytes_moved: int = 0
+    activation_bytes: int = 0
+    workspace_bytes: int = 0
+    kv_bytes_per_token: int = 0
+    state_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            assert type(value) is int and value >= 0, f"{field.name} must be a natural number, got {value!r}"
+
+    def __add__(self, other: Cost) -> Cost:
+        summed = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}
+        return Cost(**summed | {"workspace_bytes": max(self.workspace_bytes, other.workspace_bytes)})
+
+    def times(self, n: int) -> Cost:
+        """The cost of ``n`` untied copies run one after the other."""
+        scaled = {f.name: n * getattr(self, f.name) for f in fields(self)}
+        return Cost(**scaled | {"workspace_bytes": self.workspace_bytes if n else 0})

@@ -1,0 +1,1 @@
+"""Channel mixers: one per file, the same map at every position."""

@@ -1,0 +1,1 @@
+"""Heads: one per file, from the last stream to the task."""

@@ -1,0 +1,1 @@
+"""Shared numerics, each with its invariants."""

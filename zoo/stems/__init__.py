@@ -1,0 +1,1 @@
+"""Stems: one per file, from raw input to the first stream."""

@@ -1,0 +1,1 @@
+"""Transfers: one per file, from one stream into another."""
