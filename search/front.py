@@ -1,7 +1,7 @@
-"""What a search found, as plain frozen data: everything a report, a table or another program needs, and nothing else.
+"""What a search found, as plain frozen data: all that a report, a table or another program needs.
 
-``search.run`` returns a ``SearchResult``; ``search.solve.load_result(DIR)`` derives the same from a result folder,
-finished or not. Nothing here needs torch. Every mapping and tuple is in the order in which it should be shown.
+``search.run`` returns a ``SearchResult``; ``search.solve.load_result(DIR)`` derives the same from a result
+folder, finished or not. Nothing here needs torch. Mappings and tuples are in the order to be shown.
 """
 
 from __future__ import annotations
@@ -80,10 +80,10 @@ class TextBaseline:
 class Row:
     """One trial: what was proposed, what became of it and why.
 
-    ``status`` is ``done`` (trained and measured), ``refused`` (turned away before training), ``failed`` (its worker
-    died, training diverged or timed out) or ``duplicate`` (the same architecture as an earlier trial: ``reason``
-    names it). Only ``done`` rows have objectives. ``strip`` draws the architecture: one (token mixer, channel mixer)
-    pair of kinds per layer from the stem to the head; ``none`` where a slot is empty.
+    ``status`` is ``done`` (trained and measured), ``refused`` (turned away before training), ``failed``
+    (its worker died, training diverged or timed out) or ``duplicate`` (the same architecture as an earlier
+    trial: ``reason`` names it). Only ``done`` rows have objectives. ``strip`` draws the architecture: one
+    (token mixer, channel mixer) pair of kinds per layer from the stem to the head; ``none`` in an empty slot.
     """
 
     trial: int
@@ -99,7 +99,7 @@ class Row:
         default_factory=dict
     )  # closed form: params, flops, inference_peak, ...
     scores: Mapping[str, float] = field(default_factory=dict)  # validation, by TaskInfo.label
-    score_spread: Mapping[str, float] = field(default_factory=dict)  # max - min over the seeds, by label
+    score_spread: Mapping[str, float] = field(default_factory=dict)  # max - min over seeds, by label
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # validation, by label
     test_scores: Mapping[str, float] = field(default_factory=dict)  # sealed test; front and baselines only
     test_metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -110,9 +110,7 @@ class Row:
     on_front: bool = False
     hybrid: bool = False  # more than one kind of token mixer
     seconds: float = 0.0  # training time, all tasks and seeds
-    spec_file: str | None = (
-        None  # "front/<name>.yaml" relative to the result folder; front members and baselines
-    )
+    spec_file: str | None = None  # "front/<name>.yaml" in the result folder, for members and baselines
     causality: Literal["passed", "failed", "untested"] = (
         "untested"  # perturbation gate on the trained weights
     )
@@ -125,7 +123,7 @@ class Row:
 
 @dataclass(frozen=True)
 class HypervolumePoint:
-    """The front's hypervolume after so many trained candidates; 1 is the whole box from reference to ideal."""
+    """The front's hypervolume after so many trained candidates; 1 is the whole box, reference to ideal."""
 
     n_trained: int
     trial: int
@@ -164,9 +162,7 @@ class SearchResult:
     refusals: Mapping[str, int]  # reason code -> count: a budget's quantity, "misfit" or "invalid"
     failures: Mapping[str, int]  # reason -> count
     fronts_by_aggregate: Mapping[str, tuple[int, ...]]  # "mean" | "min" -> trials on the front under it
-    space_size: tuple[
-        int, bool
-    ]  # number of fillings, and whether it is exact (else sampled or an upper bound)
+    space_size: tuple[int, bool]  # number of fillings, and whether it is exact (else an estimate)
     seed: int
     complete: bool  # False: interrupted; ``stopped`` says why
     stopped: str  # "40 candidates trained", "space exhausted", "time limit", "interrupted"
