@@ -14,11 +14,16 @@ DTYPE_BYTES: dict[Dtype, int] = {"float64": 8, "float32": 4, "bfloat16": 2, "flo
 
 @dataclass(frozen=True)
 class Site:
-    """Where a component stands: the stream's width and greatest length, and whether the model promises causality."""
+    """Where a component stands: the stream's width and greatest length, and whether the model promises causality.
+
+    Under ``causal``, output t may depend on inputs up to the end of t's block of ``block`` positions. Attention makes
+    use of the whole block (FIT's latents of one group see each other); any mixer that is causal by token fits as well.
+    """
 
     d_model: int
     seq_len: int
     causal: bool
+    block: int = 1
 
 
 @dataclass(frozen=True)
@@ -92,3 +97,12 @@ class Cost:
         """The cost of ``n`` untied copies run one after the other."""
         scaled = {f.name: n * getattr(self, f.name) for f in fields(self)}
         return Cost(**scaled | {"workspace_bytes": self.workspace_bytes if n else 0})
+
+
+def fft_flops(n: int, *, real: bool = False) -> int:
+    """FLOPs of one transform of length ``n``: the usual 5 n log2(n), log2 rounded up; half of it if ``real``.
+
+    A convention, not what a library does; closed forms and fvcore handles share it. Always even.
+    """
+    full = 5 * n * max(n - 1, 0).bit_length()
+    return 2 * -(-full // (4 if real else 2))
