@@ -153,7 +153,7 @@ class SearchResult:
     objectives: tuple[Objective, ...]  # one to three
     budgets: tuple[Limit, ...]
     tasks: tuple[TaskInfo, ...]
-    aggregate: str  # "mean", "min" or "weights": how ``score`` is made of the tasks' scores
+    aggregate: str  # "mean" (weighted by the tasks' weights) or "min": how ``score`` is made
     target: Mapping[str, Any]  # device, phase, batch_size, seq_len, dtype, threads
     rows: tuple[Row, ...]
     hypervolume: tuple[HypervolumePoint, ...]
