@@ -1,7 +1,12 @@
-"""What a component is: a nested ``Config``, a fast ``forward``, an obvious ``reference``, and a step form if it decodes.
+"""What a component is: ``Config``, fast ``forward``, obvious ``reference``, and a step form if it decodes.
 
-Shapes: B batch, L length of the stream, D its width. A mask is boolean (B, L), True where a position holds a real
-token; with a mask, padded positions may come out as anything, real ones exactly as without the padding.
+Shapes: B batch, L length of the stream, D its width. A mask is boolean (B, L), True where a position holds
+a real token; with a mask, padded positions may come out as anything, real ones exactly as without the
+padding.
+
+Constructors: mixers ``cls(config, site)``, norms ``cls(config, d_model)``, stems and heads ``cls(config,
+site, input)``, transfers ``cls(config, site, d_source)``. For a stem, ``site`` is the stream it makes; for
+a transfer, its queries.
 """
 
 from __future__ import annotations
@@ -13,7 +18,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from archspec import ComponentConfig, MixerConfig, NormConfig, Site
+from archspec import Capabilities, ComponentConfig, Input, MixerConfig, NormConfig, Site
 
 State = dict[str, Tensor]  # one layer's decode state; every tensor has the batch first
 
@@ -21,8 +26,8 @@ State = dict[str, Tensor]  # one layer's decode state; every tensor has the batc
 class MixerOutput(NamedTuple):
     """What a mixer with side products returns instead of a tensor.
 
-    ``aux_loss`` is a scalar to be added to the training loss as it is (already weighted). ``statistics`` is what
-    ``apply_statistics`` needs after the optimizer step; it carries no gradient.
+    ``aux_loss`` is a scalar to be added to the training loss as it is (already weighted). ``statistics`` is
+    what ``apply_statistics`` needs after the optimizer step; it carries no gradient.
     """
 
     y: Tensor
@@ -38,23 +43,85 @@ class ParamHint:
     lr_scale: float = 1.0
 
 
+class StemConfig(ComponentConfig):
+    """Configuration of a stem; ``seq_len`` and ``max_len`` of its ``CostContext`` are its output's."""
+
+    @property
+    def gives_positions(self) -> bool:
+        """Whether the stream knows where each token stands, for mixers that are blind to order."""
+        return False
+
+    @property
+    def has_cls(self) -> bool:
+        """Whether the stream begins with a position of its own that stands for the whole sequence."""
+        return False
+
+    @abstractmethod
+    def out_length(self, input: Input) -> int:
+        """Length of the stream made of an input of full length."""
+
+    def table_width(self, d_model: int) -> int | None:
+        """Width of the token table that a head may share, or None where there is no table."""
+        return None
+
+    def input_misfit(self, input: Input) -> str | None:
+        """Why this stem cannot take ``input``, or None if it can."""
+        return None
+
+
+class HeadConfig(ComponentConfig):
+    """Configuration of a head."""
+
+    @property
+    def per_position(self) -> bool:
+        """Whether there is an output for every position, (B, L, V), or one for the sequence, (B, V)."""
+        return True
+
+    @property
+    def is_tied(self) -> bool:
+        """Whether the output matrix is the stem's table; its parameters are then counted there."""
+        return False
+
+    @abstractmethod
+    def output_width(self, input: Input) -> int:
+        """V, the width of one output."""
+
+    def input_misfit(self, input: Input) -> str | None:
+        """Why this head cannot stand in a model of ``input``, or None if it can."""
+        return None
+
+    def stem_misfit(self, stem: StemConfig, d_model: int) -> str | None:
+        """Why this head cannot stand in one model with ``stem`` (tying, cls token), or None if it can."""
+        return None
+
+    def capabilities(self) -> Capabilities:
+        return Capabilities(causal="always", mixes_tokens=False, decode="constant")
+
+
+class TransferConfig(ComponentConfig):
+    """Configuration of a transfer; ``d_source`` and ``source_len`` of its ``CostContext`` are the source's."""
+
+    def capabilities(self) -> Capabilities:
+        return Capabilities(causal="never", cross=True)
+
+
 class Component(nn.Module):
-    """A configured part of a model; it owns its initialisation, and says how its parameters want to be trained."""
+    """A configured part of a model; it owns its initialisation and says how to train its parameters."""
 
     Config: ClassVar[type[ComponentConfig]]
     examples: ClassVar[tuple[ComponentConfig, ...]] = ()
 
     def param_hints(self) -> dict[str, ParamHint]:
-        """Hints by parameter name relative to this module; a parameter without a hint is treated by default rules."""
+        """Hints by parameter name relative to this module; the rest is treated by default rules."""
         return {}
 
 
 class Mixer(Component):
     """(B, L, D) -> (B, L, D): a token mixer or a channel mixer.
 
-    ``forward`` is the fast path, plain PyTorch, trainable on every device. ``reference`` is the definition, dense or
-    as a loop, and equals it. Unless its capability is ``decode: none``, feeding tokens one by one through ``step``
-    (after ``init_state``, or after ``prefill`` of a prefix) gives what ``forward`` gives.
+    ``forward`` is the fast path, plain PyTorch, trainable on every device. ``reference`` is the definition,
+    dense or as a loop, and equals it. Unless its capability is ``decode: none``, feeding tokens one by one
+    through ``step`` (after ``init_state``, or after ``prefill`` of a prefix) gives what ``forward`` gives.
     """
 
     Config: ClassVar[type[MixerConfig]]
@@ -94,7 +161,7 @@ class Mixer(Component):
 
 
 class Norm(Component):
-    """(..., D) -> (..., D): a normalisation over the last dimension, computed in fp32."""
+    """(..., D) -> (..., D): a normalisation over the last dimension, computed in fp32 or wider."""
 
     Config: ClassVar[type[NormConfig]]
 
@@ -106,15 +173,31 @@ class Norm(Component):
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D)."""
 
+    @abstractmethod
+    def reference(self, x: Tensor) -> Tensor:
+        """The same function, obviously right."""
+
 
 class Stem(Component):
-    """Raw input -> (B, L, D). ``step`` embeds one position during decoding."""
+    """Raw input -> (B, L, D). ``step`` embeds one position of a decoding, unless there is a cls token."""
 
-    Config: ClassVar[type[ComponentConfig]]
+    Config: ClassVar[type[StemConfig]]
 
     @abstractmethod
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Token ids (B, L), features (B, L, C) or images -> (B, L, D)."""
+        """Token ids (B, L), features (B, L, C) or images (B, C, H, W) -> (B, L, D)."""
+
+    @abstractmethod
+    def reference(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The same function, obviously right."""
+
+    def out_mask(self, mask: Tensor) -> Tensor:
+        """The mask of the input (B, L_in) -> the mask of the stream (B, L)."""
+        return mask
+
+    def table(self) -> nn.Parameter:
+        """The token table (V, table_width) that a tied head shares."""
+        raise NotImplementedError("this stem has no token table")
 
     def step(self, inputs: Tensor, position: Tensor) -> Tensor:
         """One position's raw input (B, ...) and its index (a 0-d long tensor) -> (B, D)."""
@@ -124,18 +207,30 @@ class Stem(Component):
 class Head(Component):
     """(B, L, D) -> task outputs, (B, L, V) per position or (B, V) per sequence."""
 
-    Config: ClassVar[type[ComponentConfig]]
+    Config: ClassVar[type[HeadConfig]]
 
     @abstractmethod
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, L, D), (B, L) -> (B, L, V) or (B, V)."""
+        """(B, L, D), (B, L) -> (B, L, V) or (B, V); per position, (B, D) -> (B, V) too."""
+
+    @abstractmethod
+    def reference(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The same function, obviously right."""
+
+    def tie(self, stem: Stem) -> None:
+        """Share the stem's table; called once, before the first forward, when ``config.is_tied``."""
+        raise NotImplementedError("this head has nothing to tie")
 
 
 class Transfer(Component):
-    """Two streams -> an update of the first: queries (B, Lq, Dq) read from a source (B, Ls, Ds) -> (B, Lq, Dq)."""
+    """Queries (B, Lq, Dq) read from a source (B, Ls, Ds) -> an update of the queries (B, Lq, Dq)."""
 
-    Config: ClassVar[type[ComponentConfig]]
+    Config: ClassVar[type[TransferConfig]]
 
     @abstractmethod
     def forward(self, queries: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
         """``mask`` (B, Ls) says which source positions hold real tokens."""
+
+    @abstractmethod
+    def reference(self, queries: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The same function, obviously right."""

@@ -1,0 +1,193 @@
+"""Token ids to vectors: a table; with positions, token types, cls token, norm and a narrower table as options.
+
+    x_t = norm(scale * dense(table[id_t] + types[0]) + positions[t])
+
+``d_embed`` makes the table narrower than the model and adds a dense map with bias (as Routing Transformer's
+models do). Token types exist for models trained with them; a stream is all of type 0. A cls token is a
+learned vector put first; it has a position of its own. With sinusoidal positions, ``scale`` defaults to
+``sqrt_d_model``, so that the positions do not drown the tokens. Initialisation: normal with ``init_std``,
+also positions and types.
+
+Shapes: B batch, L length, D d_model, E d_embed (or D), V vocab_size.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from archspec import Capabilities, Cost, CostContext, Input, Site, TokenInput
+from archspec.inputs import Width
+from zoo.contract import ParamHint, Stem, StemConfig
+from zoo.norms import InnerNorm, LayerNorm, RMSNorm, build_norm
+from zoo.ops.positions import sinusoidal
+
+
+class Embedding(Stem):
+    class Config(StemConfig):
+        kind: Literal["embedding"] = "embedding"
+        positions: Literal["none", "learned", "sinusoidal"] = Field(
+            "none", description="absolute positions; learned: one vector per position"
+        )
+        norm: InnerNorm | None = Field(None, description="normalises the sum of tokens, types and positions")
+        n_token_types: int = Field(
+            0, ge=0, le=1024, description="rows of a token-type table; all tokens use row 0"
+        )
+        d_embed: Width | None = Field(
+            None, description="width of the table; then a dense map to d_model follows"
+        )
+        cls_token: bool = Field(False, description="prepend a learned position")
+        scale: Literal["none", "sqrt_d_model"] = Field("none", description="factor on the token vectors")
+        init_std: float = Field(
+            0.02, gt=0, le=10, description="standard deviation of the tables at the start"
+        )
+
+        @model_validator(mode="before")
+        @classmethod
+        def _scale_beside_sinusoids(cls, value: Any) -> Any:
+            if isinstance(value, dict) and value.get("positions") == "sinusoidal":
+                return {"scale": "sqrt_d_model", **value}
+            return value
+
+        @property
+        def gives_positions(self) -> bool:
+            return self.positions != "none"
+
+        @property
+        def has_cls(self) -> bool:
+            return self.cls_token
+
+        def out_length(self, input: Input) -> int:
+            return input.seq_len + self.cls_token
+
+        def table_width(self, d_model: int) -> int:
+            return self.d_embed or d_model
+
+        def input_misfit(self, input: Input) -> str | None:
+            if not isinstance(input, TokenInput):
+                return f"stem 'embedding' takes input of kind 'tokens', not '{input.kind}'"
+            return None
+
+        def capabilities(self) -> Capabilities:
+            return Capabilities(
+                causal="always", mixes_tokens=False, decode="none" if self.cls_token else "constant"
+            )
+
+        def cost(self, ctx: CostContext) -> Cost:
+            assert isinstance(ctx.input, TokenInput), "the cost of an embedding needs the input"
+            D, E = ctx.d_model, self.table_width(ctx.d_model)
+            n_rows = ctx.max_len or self.out_length(ctx.input)
+            tables = (ctx.input.vocab_size + self.n_token_types) * E + (
+                n_rows * D if self.positions == "learned" else 0
+            )
+            dense = E * D if self.d_embed else 0
+            params = tables + (dense + D if self.d_embed else 0) + (D if self.cls_token else 0)
+            n_ids = ctx.tokens - (ctx.batch_size if self.cls_token and ctx.phase != "decode" else 0)
+            n_sums = (self.scale != "none") + (self.n_token_types > 0) + (self.positions != "none")
+            cost = Cost(
+                params=params,
+                params_active=params,
+                params_embedding=tables,
+                flops=2 * n_ids * dense,
+                flops_needed=2 * n_ids * dense,
+                flops_elementwise=(n_sums + (self.d_embed is not None)) * ctx.tokens * D,
+                bytes_moved=n_ids * (8 + 2 * ctx.item_bytes * E)
+                + ctx.item_bytes * (dense + 3 * n_sums * ctx.tokens * D),
+                activation_bytes=8 * n_ids + (ctx.item_bytes * n_ids * E if self.d_embed else 0),
+            )
+            return cost if self.norm is None else cost + self.norm.cost(ctx)
+
+    config: Config
+    examples: ClassVar = (
+        Config(),
+        Config(positions="learned", norm=LayerNorm.Config(eps=1e-12), n_token_types=2),
+        Config(positions="sinusoidal", d_embed=12),
+        Config(positions="learned", cls_token=True, norm=RMSNorm.Config(), init_std=1.0),
+    )
+
+    def __init__(self, config: Config, site: Site, input: Input):
+        super().__init__()
+        assert isinstance(input, TokenInput)
+        self.config = config
+        width = config.table_width(site.d_model)
+        self.tokens = nn.Embedding(input.vocab_size, width)
+        self.types = nn.Embedding(config.n_token_types, width) if config.n_token_types else None
+        self.dense = nn.Linear(width, site.d_model) if config.d_embed else None
+        self.cls = nn.Parameter(torch.empty(site.d_model)) if config.cls_token else None
+        self.norm = build_norm(config.norm, site.d_model) if config.norm else None
+        self.positions = (
+            nn.Parameter(torch.empty(config.out_length(input), site.d_model))
+            if config.positions == "learned"
+            else None
+        )
+        self._scale = math.sqrt(site.d_model) if config.scale == "sqrt_d_model" else 1.0
+        for table in (self.tokens, self.types):
+            if table is not None:
+                nn.init.normal_(table.weight, std=config.init_std)
+        for vectors in (self.cls, self.positions):
+            if vectors is not None:
+                nn.init.normal_(vectors, std=config.init_std)
+        if self.dense is not None:
+            nn.init.zeros_(self.dense.bias)
+
+    def forward(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        x = self._look_up(inputs)  # (B, L, D)
+        if self.cls is not None:
+            x = torch.cat([self.cls.expand(x.shape[0], 1, -1), x], dim=1)
+        return self._finish(x, torch.arange(x.shape[1], device=x.device))
+
+    def reference(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        one_hot = F.one_hot(inputs, self.tokens.num_embeddings).to(self.tokens.weight.dtype)
+        x = one_hot @ self.tokens.weight
+        if self.types is not None:
+            x = x + self.types.weight[0]
+        if self.dense is not None:
+            x = x @ self.dense.weight.T + self.dense.bias
+        x = self._scale * x
+        if self.cls is not None:
+            x = torch.stack([torch.cat([self.cls[None], row]) for row in x])
+        L, D = x.shape[1:]
+        if self.positions is not None:
+            x = x + self.positions[:L]
+        if self.config.positions == "sinusoidal":
+            x = x + torch.stack([sinusoidal(torch.tensor([t]), D)[0] for t in range(L)]).to(x)
+        return self.norm.reference(x) if self.norm is not None else x
+
+    def out_mask(self, mask: Tensor) -> Tensor:
+        return F.pad(mask, (1, 0), value=True) if self.config.cls_token else mask
+
+    def table(self) -> nn.Parameter:
+        weight = self.tokens.weight
+        assert isinstance(weight, nn.Parameter)
+        return weight
+
+    def step(self, inputs: Tensor, position: Tensor) -> Tensor:
+        assert self.cls is None, "a stem with a cls token does not decode"
+        return self._finish(self._look_up(inputs)[:, None], position.view(1))[:, 0]
+
+    def param_hints(self) -> dict[str, ParamHint]:
+        tables = ("tokens.weight", "types.weight", "positions", "cls", "norm.weight", "norm.bias")
+        return {n: ParamHint(no_weight_decay=True) for n, _ in self.named_parameters() if n in tables}
+
+    def _look_up(self, ids: Tensor) -> Tensor:
+        """(B, ...) -> (B, ..., D): tokens and types, widened, scaled."""
+        x = self.tokens(ids)
+        if self.types is not None:
+            x = x + self.types.weight[0]
+        if self.dense is not None:
+            x = self.dense(x)
+        return x if self.config.scale == "none" else x * self._scale
+
+    def _finish(self, x: Tensor, positions: Tensor) -> Tensor:
+        """(B, L, D) and indices (L,) -> (B, L, D): positions added, then the norm."""
+        if self.positions is not None:
+            assert x.shape[1] <= self.positions.shape[0], "the input is longer than the table of positions"
+            x = x + self.positions.index_select(0, positions)
+        if self.config.positions == "sinusoidal":
+            x = x + sinusoidal(positions, x.shape[-1]).to(x.dtype)
+        return self.norm(x) if self.norm is not None else x
