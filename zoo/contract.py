@@ -99,7 +99,7 @@ class HeadConfig(ComponentConfig):
 
 
 class TransferConfig(ComponentConfig):
-    """Configuration of a transfer; ``d_source`` and ``source_len`` of its ``CostContext`` are the source's."""
+    """Configuration of a transfer; the ``CostContext`` has ``d_source`` and ``source_len`` too."""
 
     def capabilities(self) -> Capabilities:
         return Capabilities(causal="never", cross=True)

@@ -1,4 +1,4 @@
-"""Token ids to vectors: a table; with positions, token types, cls token, norm and a narrower table as options.
+"""Token ids to vectors: a table; positions, token types, cls token, norm and a narrower table are options.
 
     x_t = norm(scale * dense(table[id_t] + types[0]) + positions[t])
 
