@@ -1,18 +1,19 @@
 """The grammar of a model: input, stem, layers and blocks of layers, head.
 
-A spec is what a user wrote with every default spelt out. ``Repeat``, ``Loop`` and ``Pattern`` are still in it;
-the compiler's ``expand`` unrolls them.
+A spec is what a user wrote with every default spelt out. ``Repeat``, ``Loop`` and ``Pattern`` are still in
+it; the compiler's ``expand`` unrolls them.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
+    BeforeValidator,
     Discriminator,
     Field,
-    PositiveInt,
+    PrivateAttr,
     Tag,
     ValidationInfo,
     field_validator,
@@ -29,10 +30,16 @@ from archspec.components import (
     TransferSlot,
     spec_problem,
 )
+from archspec.errors import Problem, shown
 from archspec.inputs import Input, Width
+from archspec.nodes import Path, path_text
+
+if TYPE_CHECKING:
+    from archspec.source import Source
 
 Residual = Literal["pre", "post", "none"]
 Count = Annotated[int, Field(ge=1, le=10_000)]
+MAX_LAYERS = 10_000
 
 
 class Layer(Closed):
@@ -47,7 +54,14 @@ class Layer(Closed):
     @classmethod
     def _absent_mixer_is_none(cls, value: Any) -> Any:
         """A layer names at least one mixer; the other one defaults to ``none``."""
-        if isinstance(value, dict) and ("token_mixer" in value or "channel_mixer" in value):
+        if value == {}:
+            raise spec_problem("a layer needs a token_mixer or a channel_mixer")
+        if isinstance(value, str):
+            raise spec_problem(
+                f"a layer is a mapping, got {shown(value)}",
+                f"write {{token_mixer: {value}}} or channel_mixer",
+            )
+        if isinstance(value, dict):
             return {"token_mixer": "none", "channel_mixer": "none"} | value
         return value
 
@@ -103,12 +117,14 @@ def _as_layer(value: Any, info: ValidationInfo) -> Any:
 
 
 class Fit(Closed):
-    """FIT: local layers on groups of tokens, global layers on latents, latents read from and write to their group."""
+    """FIT: local layers on groups of tokens, global layers on latents that read from and write to them."""
 
     n_groups: Count = Field(description="contiguous groups the sequence is cut into; divides seq_len")
     n_latents: Count = Field(description="latents of each group")
     d_latent: Width = Field(description="width of the latent stream")
-    schedule: str = Field(description="'(2)4(2)': two local layers, four global ones, two local ones")
+    schedule: Annotated[str, Field(max_length=200)] = Field(
+        description="'(2)4(2)': two local layers, four global ones, two local ones"
+    )
     local: Layer = Field(description="a layer on the tokens inside each group")
     global_: Layer = Field(alias="global", description="a layer on the latents of all groups")
     positions: Literal["none", "learned"] = Field(
@@ -127,11 +143,13 @@ class Fit(Closed):
 
 
 def parse_schedule(schedule: str) -> tuple[tuple[int, int], ...]:
-    """``"(2)4(2)"`` -> ((2, 4), (2, 0)): local and global layers of each block; only the last may have no globals."""
+    """``"(2)4(2)"`` -> ((2, 4), (2, 0)): local and global layers of each block; the last may lack globals."""
     text = schedule.replace(" ", "")
-    if not re.fullmatch(r"(\(\d+\)\d+)*\(\d+\)\d*", text):
+    if not re.fullmatch(r"(\(\d{1,6}\)\d{1,6})*\(\d{1,6}\)\d{0,6}", text):
         raise spec_problem(f"schedule '{schedule}' is not of the form '(2)4(2)' or '(1)2(1)2'")
     pairs = tuple((int(a), int(b or 0)) for a, b in re.findall(r"\((\d+)\)(\d*)", text))
+    if sum(n_local + n_global for n_local, n_global in pairs) > 1_000:
+        raise spec_problem(f"schedule '{schedule}' has more than 1,000 layers")
     if any(n_global == 0 for _, n_global in pairs[:-1]):
         raise spec_problem(f"schedule '{schedule}': only the last block may have no global layers")
     return pairs
@@ -147,27 +165,69 @@ _BLOCKS = ("repeat", "loop", "pattern", "fit")
 
 
 def _entry_kind(value: Any) -> str:
+    """The tag of an entry, in brackets so that no field is called so."""
     if isinstance(value, dict):
-        return next((key for key in _BLOCKS if key in value), "layer")
-    kinds: dict[type, str] = {Repeat: "repeat", Loop: "loop", Pattern: "pattern", FitBlock: "fit"}
-    return kinds.get(type(value), "layer")
+        return next((f"<{key}>" for key in _BLOCKS if key in value), "<layer>")
+    kinds: dict[type, str] = {Repeat: "<repeat>", Loop: "<loop>", Pattern: "<pattern>", FitBlock: "<fit>"}
+    return kinds.get(type(value), "<layer>")
 
 
 Entry = Annotated[
-    Annotated[Layer, Tag("layer")]
-    | Annotated[Repeat, Tag("repeat")]
-    | Annotated[Loop, Tag("loop")]
-    | Annotated[Pattern, Tag("pattern")]
-    | Annotated[FitBlock, Tag("fit")],
+    Annotated[Layer, Tag("<layer>")]
+    | Annotated[Repeat, Tag("<repeat>")]
+    | Annotated[Loop, Tag("<loop>")]
+    | Annotated[Pattern, Tag("<pattern>")]
+    | Annotated[FitBlock, Tag("<fit>")],
     Discriminator(_entry_kind),
 ]
 Layers = Annotated[tuple[Entry, ...], Field(min_length=1)]
 
 
+class _Written:
+    """Where a spec was read from, if anywhere; two specs are equal wherever they stand."""
+
+    def __init__(self, source: Source | None = None):
+        self.source = source
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Written)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def n_expanded(entries: Layers) -> int:
+    """How many layers ``entries`` come to once repeats, loops, patterns and FIT schedules are written out."""
+    total = 0
+    for entry in entries:
+        match entry:
+            case Repeat():
+                total += entry.repeat * n_expanded(entry.layers)
+            case Loop():
+                total += entry.loop * n_expanded(entry.layers)
+            case Pattern():
+                total += len(entry.pattern)
+            case FitBlock():
+                total += sum(n_local + n_global for n_local, n_global in parse_schedule(entry.fit.schedule))
+            case Layer():
+                total += 1
+    return total
+
+
+def _is_version_1(value: Any) -> Any:
+    if type(value) is not int or value != 1:
+        raise spec_problem(f"this archspec reads version 1 of the language, got {shown(value)}")
+    return value
+
+
+Version = Annotated[
+    Literal[1], BeforeValidator(_is_version_1), Field(description="version of the language: 1")
+]
+
+
 class ModelSpec(Closed):
     """A whole model. Frozen; ``archspec.identity.spec_hash`` is its identity."""
 
-    archspec: Literal[1] = Field(description="version of the language")
+    archspec: Version
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}$")] = "model"
     description: Annotated[str, Field(max_length=2_000)] = ""
     input: Input
@@ -180,6 +240,27 @@ class ModelSpec(Closed):
     stem: StemSlot
     layers: Layers
     head: HeadSlot
+
+    @field_validator("layers")
+    @classmethod
+    def _not_too_many(cls, value: Layers) -> Layers:
+        if (n := n_expanded(value)) > MAX_LAYERS:
+            raise spec_problem(f"{n:,} layers once written out; at most {MAX_LAYERS:,} are allowed")
+        return value
+
+    _written: _Written = PrivateAttr(default_factory=_Written)
+
+    def read_from(self, source: Source) -> ModelSpec:
+        """The same spec, whose problems are shown with their places in ``source``."""
+        copy = self.model_copy()
+        copy._written = _Written(source)
+        return copy
+
+    def problem(self, path: Path, message: str, hint: str | None = None) -> Problem:
+        """A problem at ``path``; a spec that was built in Python has no place in a text."""
+        if (source := self._written.source) is not None:
+            return source.problem(path, message, hint)
+        return Problem(message, path_text(path), hint=hint)
 
 
 Repeat.model_rebuild()

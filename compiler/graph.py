@@ -1,56 +1,76 @@
-"""The compiler's graph: a plain networkx MultiDiGraph of frozen ``Op``s; an edge's key is the input slot it feeds."""
+"""The compiler's graph: a networkx MultiDiGraph of frozen ``Op``s; an edge's key is the slot it feeds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import networkx as nx
 
-from archspec import ComponentConfig, Site
+from archspec import ComponentConfig, Problem, Site
 from archspec.spec import ModelSpec
 
 OpKind = Literal[
-    "input", "mask", "stem", "norm", "token_mixer", "channel_mixer", "add", "combine", "head", "output",
-    "group", "ungroup", "latents", "group_positions", "read", "write", "shift",
+    "input", "mask", "mask_view", "stem", "norm", "token_mixer", "channel_mixer", "add", "combine", "head",
+    "output", "group", "ungroup", "latents", "group_positions", "read", "write", "shift",
 ]  # fmt: skip
 Graph: TypeAlias = "nx.MultiDiGraph[str]"
 
 
 @dataclass(frozen=True)
 class Stream:
-    """The shape a node's output has: (batch * ``fold``, ``length``, ``width``); ``name`` tells tokens from latents."""
+    """A node's output is (batch * ``fold``, ``length``, ``width``); ``name`` tells tokens from latents.
+
+    ``length`` is the greatest one. ``fold`` says how many groups of one sequence stand in the batch
+    dimension, and ``block`` how many positions count as one moment: the latents of a group all stand for
+    the group's end.
+    """
 
     name: str
     length: int
     width: int
-    fold: int = 1  # how many groups of one sequence stand in the batch dimension
+    fold: int = 1
+    block: int = 1
 
 
 @dataclass(frozen=True)
 class Op:
     """One node: what it does, the module that does it, and the spec path it comes from.
 
-    The node's name in the graph is its cost row and, for nodes with weights, the ``state_dict`` prefix; ``module`` is
-    the module's path and differs from the name only where a ``loop`` runs the same module again.
+    The node's name in the graph is its cost row and, for nodes with weights, the ``state_dict`` prefix;
+    ``module`` is the module's path and differs from the name only where a ``loop`` runs the same module
+    again. ``attributes`` are what the kind needs beside a config: ``length`` (positions per group, latents
+    per group to shift by), ``n_groups``, ``n_latents``, ``view`` (what a mask is made into).
+
+    Slots: a mixer, stem or head reads its stream and, if it looks at masks, a mask; ``add`` and ``combine``
+    read the streams they join; ``ungroup`` and ``latents`` read their stream and the ungrouped one whose
+    shape they follow; ``read`` and ``write`` read queries, source and, if the source has one, its mask.
     """
 
     kind: OpKind
     config: ComponentConfig | None = None
     module: str | None = None
     origin: tuple[str | int, ...] = ()
-    site: Site | None = None
+    site: Site | None = None  # set by infer_shapes, with d_source (of a transfer) and stream
     d_source: int | None = None
-    stream: Stream | None = None  # set by infer_shapes
-    attributes: tuple[
-        tuple[str, Any], ...
-    ] = ()  # n_groups, n_latents, combine: what the kind needs beside a config
+    stream: Stream | None = None
+    attributes: tuple[tuple[str, int | str], ...] = ()
+
+    def attribute(self, name: str) -> int | str:
+        """The attribute called ``name``; it must exist."""
+        return dict(self.attributes)[name]
+
+    def number(self, name: str) -> int:
+        """The attribute called ``name``, an integer."""
+        value = self.attribute(name)
+        assert isinstance(value, int), f"{self.kind}: {name} is {value!r}"
+        return value
 
 
 def new_graph(spec: ModelSpec) -> Graph:
-    """An empty graph that remembers its spec."""
-    return nx.MultiDiGraph(spec=spec)
+    """An empty graph of ``spec``; passes add warnings to it, and problems that ``check`` raises."""
+    return nx.MultiDiGraph(spec=spec, warnings=(), problems=())
 
 
 def add_op(graph: Graph, name: str, op: Op, *inputs: str) -> str:
@@ -73,3 +93,39 @@ def ops(graph: Graph) -> Iterator[tuple[str, Op]]:
 def inputs_of(graph: Graph, name: str) -> list[str]:
     """The nodes that feed ``name``, in slot order."""
     return [source for source, _, _ in sorted(graph.in_edges(name, keys=True), key=lambda edge: edge[2])]
+
+
+def spec_of(graph: Graph) -> ModelSpec:
+    """The spec the graph was made of."""
+    spec = graph.graph["spec"]
+    assert isinstance(spec, ModelSpec)
+    return spec
+
+
+def warnings_of(graph: Graph) -> tuple[Problem, ...]:
+    """What the passes found legal but suspicious."""
+    found: tuple[Problem, ...] = graph.graph["warnings"]
+    return found
+
+
+def replace_ops(graph: Graph, replaced: Mapping[str, Op]) -> Graph:
+    """A copy of ``graph`` with other ops at some nodes."""
+    copy = graph.copy()
+    for name, op in replaced.items():
+        copy.nodes[name]["op"] = op
+    return copy
+
+
+def verify(graph: Graph, after: str) -> None:
+    """Hold what every pass must leave behind; a violation is our mistake and names pass and node."""
+    assert nx.is_directed_acyclic_graph(graph), f"after {after}: the graph has a cycle"
+    outputs = [name for name in graph if graph.nodes[name]["op"].kind == "output"]
+    assert len(outputs) == 1, f"after {after}: {len(outputs)} outputs"
+    useful = nx.ancestors(graph, outputs[0]) | set(outputs)
+    for name in graph:
+        op: Op = graph.nodes[name]["op"]
+        slots = sorted(slot for _, _, slot in graph.in_edges(name, keys=True))
+        assert slots == list(range(len(slots))), f"after {after}: {name} has slots {slots}"
+        is_source = op.kind in ("input", "mask")
+        assert is_source != bool(slots), f"after {after}: {name} ({op.kind}) has {len(slots)} inputs"
+        assert is_source or name in useful, f"after {after}: the output does not depend on {name}"

@@ -1,0 +1,1 @@
+"""The meaning of a spec: a graph, a torch module, and what it costs."""

@@ -1,0 +1,131 @@
+"""Graph -> Graph: give every node its stream (fold, length, width), and every component its site."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from archspec import Problem, Site
+from compiler.graph import Graph, Op, Stream, inputs_of, ops, replace_ops, spec_of
+from zoo.contract import HeadConfig, StemConfig
+
+
+def infer_shapes(graph: Graph) -> Graph:
+    """Lengths are the greatest ones, from ``input.seq_len``. What does not fit is noted for ``check``."""
+    infer = _Inference(graph)
+    for name, op in ops(graph):
+        streams = [infer.streams[source] for source in inputs_of(graph, name)]
+        op = infer.sited(op, streams)
+        op = replace(op, stream=infer.stream(op, streams))
+        assert op.stream is not None
+        infer.streams[name], infer.ops[name] = op.stream, op
+    typed = replace_ops(graph, infer.ops)
+    typed.graph["problems"] = (*graph.graph["problems"], *dict.fromkeys(infer.problems))
+    return typed
+
+
+class _Inference:
+    def __init__(self, graph: Graph):
+        self.spec = spec_of(graph)
+        self.streams: dict[str, Stream] = {}
+        self.ops: dict[str, Op] = {}
+        self.problems: list[Problem] = []
+
+    def sited(self, op: Op, streams: list[Stream]) -> Op:
+        """``op`` with its site; a site is that of the stream a component makes or queries with."""
+        spec = self.spec
+        if op.kind == "stem":
+            return replace(op, site=Site(spec.d_model, self.stem_length(op), spec.causal))
+        if op.kind == "latents":
+            length = op.number("n_groups") * op.number("n_latents")
+            op = self.with_group_length(op, streams[0])
+            return replace(op, site=Site(op.number("width"), length, spec.causal, op.number("n_latents")))
+        if op.kind in ("group", "mask_view"):
+            return self.with_group_length(op, streams[-1])
+        if op.config is None:
+            return op
+        x = streams[0]
+        op = replace(op, site=Site(x.width, x.length, spec.causal, x.block if spec.causal else 1))
+        return replace(op, d_source=streams[1].width) if op.kind in ("read", "write") else op
+
+    def stream(self, op: Op, streams: list[Stream]) -> Stream:
+        """The stream that ``op`` makes; streams that meet are equal, since ``expand`` pairs them so."""
+        spec, x = self.spec, streams[0] if streams else None
+        match op.kind:
+            case "input":
+                width = {"features": "d_input", "image": "n_channels"}.get(spec.input.kind)
+                return Stream("input", spec.input.seq_len, getattr(spec.input, width) if width else 1)
+            case "mask":
+                return Stream("mask", spec.input.seq_len, 1)
+            case "stem":
+                assert op.site is not None
+                return Stream("tokens", op.site.seq_len, op.site.d_model)
+            case "latents":
+                assert op.site is not None
+                return Stream("latents", op.site.seq_len, op.site.d_model, block=op.number("n_latents"))
+            case "head":
+                assert x is not None
+                return self.head_stream(op, x)
+            case "ungroup":
+                return streams[1]
+        assert x is not None, f"{op.kind} has no input"
+        if op.kind == "mask_view":
+            return self.mask_view(op, x)
+        if op.kind == "group":
+            n = op.number("length")
+            return Stream(x.name, n, x.width, fold=-(-x.length // n))
+        if op.kind in ("add", "combine"):
+            assert all(y == x for y in streams), f"{op.kind} joins {streams}"
+        if op.kind in ("read", "write"):
+            assert streams[1].fold == x.fold, f"{op.kind} joins {streams}"
+        return x
+
+    def stem_length(self, op: Op) -> int:
+        stem, input = op.config, self.spec.input
+        assert isinstance(stem, StemConfig), f"{stem} is no StemConfig"
+        if (misfit := stem.input_misfit(input)) is not None:
+            self.problem(op, misfit)
+            return input.seq_len
+        return stem.out_length(input)
+
+    def head_stream(self, op: Op, x: Stream) -> Stream:
+        head, input = op.config, self.spec.input
+        assert isinstance(head, HeadConfig), f"{head} is no HeadConfig"
+        length = x.length if head.per_position else 1
+        if (misfit := head.input_misfit(input)) is not None:
+            self.problem(op, misfit)
+            return Stream("output", length, 1)
+        return Stream("output", length, head.output_width(input))
+
+    def mask_view(self, op: Op, mask: Stream) -> Stream:
+        match op.attribute("view"):
+            case "stem":
+                return Stream("mask", self.streams["stem"].length, 1)
+            case "group":
+                return Stream("mask", op.number("length"), 1, fold=op.number("n_groups"))
+            case _:
+                return Stream("mask", op.number("n_groups") * op.number("n_latents"), 1)
+
+    def with_group_length(self, op: Op, tokens: Stream) -> Op:
+        """Positions per group, where the op cuts tokens: fixed by the greatest length."""
+        attributes = dict(op.attributes)
+        if "length" in attributes or "n_groups" not in attributes:
+            return op
+        n_groups = op.number("n_groups")
+        if tokens.length % n_groups:
+            self.problem(
+                op,
+                f"n_groups {n_groups} does not divide the {tokens.length} positions of the stream",
+                f"try {_nearest_divisor(tokens.length, n_groups)}",
+                field="n_groups",
+            )
+        return replace(op, attributes=(*op.attributes, ("length", -(-tokens.length // n_groups))))
+
+    def problem(self, op: Op, message: str, hint: str | None = None, *, field: str | None = None) -> None:
+        path = op.origin if field is None else (*op.origin, field)
+        self.problems.append(self.spec.problem(path, message, hint))
+
+
+def _nearest_divisor(length: int, wanted: int) -> int:
+    below = next(n for n in range(min(wanted, length), 0, -1) if length % n == 0)
+    above = next((n for n in range(wanted, min(length, 2 * wanted) + 1) if length % n == 0), below)
+    return below if wanted - below <= above - wanted else above
