@@ -1,4 +1,4 @@
-"""The slots of the grammar where a component stands: a kind or a mapping, looked up in the table of known components.
+"""The slots of the grammar where a component stands: a kind or a mapping, looked up in a table.
 
 The language knows no component by name. Whoever validates a spec passes a ``Components`` table as pydantic's
 validation context; the compiler passes the zoo's.
@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from archspec.closed import Closed
 from archspec.config import ComponentConfig, MixerConfig, NormConfig, Role
-from archspec.errors import did_you_mean
+from archspec.errors import did_you_mean, shown
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ def _slot(role: Role) -> BeforeValidator:
         fields = {"kind": value} if isinstance(value, str) else value
         what = role.replace("_", " ")
         if not isinstance(fields, Mapping):
-            raise spec_problem(f"a {what} is a kind or a mapping with 'kind', got {value!r}")
+            raise spec_problem(f"a {what} is a kind or a mapping with 'kind', got {shown(value)}")
         kind = fields.get("kind")
         if not isinstance(kind, str):
             raise spec_problem(f"a {what} needs a 'kind'", _kind_hint(fields, table))
         if kind not in table:
-            raise spec_problem(f"unknown {what} '{kind}'", did_you_mean(kind, table))
+            raise spec_problem(f"unknown {what} {shown(kind)}", did_you_mean(kind, table))
         return table[kind].model_validate(dict(fields), context=info.context)
 
     return BeforeValidator(look_up)
