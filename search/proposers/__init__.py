@@ -1,0 +1,63 @@
+"""Ways to choose what to try next, one strategy per file; the file's name is its ``kind``.
+
+A proposer is a function of the history alone: it keeps nothing between calls, so that a search that was
+killed goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from search.front import Direction
+from search.genome import Genes, Genome
+
+
+@dataclass(frozen=True)
+class Past:
+    """One earlier candidate as a proposer sees it.
+
+    ``values`` are in the order of the objectives and there exactly when ``state`` is ``done``.
+    ``constraints`` has every key for every ``done`` candidate; zero or less is within the budget.
+    """
+
+    genes: Genes
+    state: Literal["done", "failed", "refused", "pending"]
+    values: tuple[float, ...] = ()
+    constraints: Mapping[str, float] | None = None
+
+
+class Proposer(ABC):
+    """History -> candidates worth trying."""
+
+    kind: ClassVar[str]
+
+    def __init__(self, genome: Genome, directions: Sequence[Direction]):
+        self.genome = genome
+        self.directions = tuple(directions)
+
+    @abstractmethod
+    def propose(self, history: Sequence[Past], *, k: int, seed: int) -> list[dict[str, Any]]:
+        """``k`` proposals, the best first; deterministic in its arguments. Some may have been seen before."""
+
+
+def kinds() -> tuple[str, ...]:
+    """Every proposer there is."""
+    return tuple(sorted(info.name for info in pkgutil.iter_modules(__path__)))
+
+
+def proposer_class(kind: str) -> type[Proposer]:
+    """The proposer in the file ``kind``."""
+    module = importlib.import_module(f"{__name__}.{kind}")
+    found = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Proposer) and value.__module__ == module.__name__
+    ]
+    assert len(found) == 1, f"{module.__name__} must define one proposer"
+    assert found[0].kind == kind, f"{module.__name__}: kind '{found[0].kind}' is not the file's name"
+    return found[0]
