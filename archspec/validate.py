@@ -104,7 +104,8 @@ def _told(line: ErrorDetails, path: Path) -> tuple[str, str | None, Path]:
 
 
 _MESSAGES = {
-    "int_type": "must be an integer", "int_parsing": "must be an integer", "int_from_float": "must be an integer",
+    "int_type": "must be an integer", "int_parsing": "must be an integer",
+    "int_from_float": "must be an integer",
     "float_type": "must be a number", "float_parsing": "must be a number",
     "finite_number": "must be a finite number",
     "bool_type": "must be true or false", "bool_parsing": "must be true or false",

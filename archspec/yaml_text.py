@@ -190,7 +190,7 @@ class _Composer:
             self._refuse(event, str(error))
         if tag == "float" and type(value) is int:
             return float(value)
-        if tag and tag != {type(None): "null"}.get(type(value), type(value).__name__):
+        if tag and tag != ("null" if value is None else type(value).__name__):
             self._refuse(event, f"{shown(text)} is no {tag}")
         return value
 
@@ -199,7 +199,7 @@ class _Composer:
             self._refuse(event, f"the tag {shown(str(event.tag))}; only plain values are allowed")
 
     def _place(self, start: Any, end: Any = None) -> Place:
-        """The place of a node: underlined to its end if that is on the same line, else its first line's text."""
+        """The place of a node: underlined to its end, or to the end of its first line."""
         first, last = start.start_mark, (end or start).end_mark
         line = self.lines[first.line] if first.line < len(self.lines) else ""
         stop = last.column if last.line == first.line else len(line.split(" #")[0].rstrip())
@@ -218,7 +218,7 @@ class _Composer:
 
 
 def plain_scalar(text: str) -> Scalar:
-    """The value of an unquoted scalar by the core schema of YAML 1.2 (so ``no`` and ``12:30`` are strings)."""
+    """The value of an unquoted scalar by the core schema of YAML 1.2: ``no`` and ``12:30`` are strings."""
     if text in _NULL:
         return None
     if text in _BOOL:

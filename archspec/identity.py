@@ -1,0 +1,101 @@
+"""The identity of an architecture: what it computes, written in one way, and the SHA-256 of that.
+
+Names, comments, spelt-out defaults, bare kinds, ``pattern`` and ``repeat`` sugar, ``none`` mixers and dead
+genes do not change it; a component's ``version`` does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from archspec.closed import Closed
+from archspec.components import Parallel
+from archspec.config import ComponentConfig, NormConfig
+from archspec.spec import Fit, FitBlock, Layer, Layers, Loop, ModelSpec, Pattern, Repeat, parse_schedule
+
+
+def spec_hash(spec: ModelSpec) -> str:
+    """64 hexadecimal digits; the first 12 are the short form."""
+    text = json.dumps(canonical(spec), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def canonical(spec: ModelSpec) -> dict[str, Any]:
+    """The spec as JSON: sub-layers written out one by one, fields that differ from their defaults only."""
+    return {
+        "archspec": spec.archspec,
+        "input": {"kind": spec.input.kind, **_changed(spec.input)},
+        "causal": spec.causal,
+        "d_model": spec.d_model,
+        "stem": _component(spec.stem),
+        "layers": _sublayers(spec.layers, spec),
+        "final_norm": _component(spec.norm) if spec.residual == "pre" else None,
+        "head": _component(spec.head),
+    }
+
+
+def _sublayers(entries: Layers, spec: ModelSpec) -> list[Any]:
+    """One entry per mixer, loop of several turns and FIT block, in order."""
+    flat: list[Any] = []
+    for entry in entries:
+        match entry:
+            case Layer():
+                flat += _layer(entry, spec)
+            case Repeat():
+                flat += entry.repeat * _sublayers(entry.layers, spec)
+            case Pattern():
+                for symbol in entry.pattern:
+                    flat += _layer(entry.symbols[symbol], spec)
+            case Loop():
+                flat += _loop(entry, spec)
+            case FitBlock():
+                flat.append({"fit": _fit(entry.fit, spec)})
+    return flat
+
+
+def _layer(layer: Layer, spec: ModelSpec) -> list[Any]:
+    around = {"norm": _component(layer.norm or spec.norm), "residual": layer.residual or spec.residual}
+    return [
+        {role: _mixer(mixer), **around}
+        for role, mixer in (("token_mixer", layer.token_mixer), ("channel_mixer", layer.channel_mixer))
+        if isinstance(mixer, Parallel) or mixer.kind != "none"
+    ]
+
+
+def _loop(loop: Loop, spec: ModelSpec) -> list[Any]:
+    body = _sublayers(loop.layers, spec)
+    if loop.loop == 1 or not body:
+        return body
+    if len(body) == 1 and "loop" in body[0]:  # turns of turns
+        return [{"loop": loop.loop * body[0]["loop"], "layers": body[0]["layers"]}]
+    return [{"loop": loop.loop, "layers": body}]
+
+
+def _fit(fit: Fit, spec: ModelSpec) -> dict[str, Any]:
+    return {
+        "n_groups": fit.n_groups,
+        "n_latents": fit.n_latents,
+        "d_latent": fit.d_latent,
+        "schedule": [list(pair) for pair in parse_schedule(fit.schedule)],
+        "local": _layer(fit.local, spec),
+        "global": _layer(fit.global_, spec),
+        "positions": fit.positions,
+        "read": _component(fit.read),
+        "write": _component(fit.write),
+    }
+
+
+def _mixer(mixer: ComponentConfig | Parallel) -> dict[str, Any]:
+    if isinstance(mixer, Parallel):
+        return {"parallel": [_component(branch) for branch in mixer.parallel], "combine": mixer.combine}
+    return _component(mixer)
+
+
+def _component(config: ComponentConfig | NormConfig) -> dict[str, Any]:
+    return {"kind": config.kind, "version": config.version, **_changed(config)}
+
+
+def _changed(config: Closed) -> dict[str, Any]:
+    return config.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"kind"})
