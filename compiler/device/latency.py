@@ -34,8 +34,12 @@ class Latency:
 
     def as_json(self) -> dict[str, object]:
         return {
-    """Time ``run`` ``min_runs`` times and ``min_seconds`` long at least, yet no longer than ``max_seconds``.
-        }  # fmt: skip
+            "value": self.median_ms,
+            "low": self.low_ms,
+            "high": self.high_ms,
+            "n": self.n,
+            "settled": self.settled,
+        }
 
 
 def measure(
