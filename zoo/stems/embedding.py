@@ -25,13 +25,13 @@ from archspec import Capabilities, Cost, CostContext, Input, Site, TokenInput
 from archspec.inputs import Width
 from zoo.contract import ParamHint, Stem, StemConfig
 from zoo.norms import InnerNorm, LayerNorm, RMSNorm, build_norm
-from zoo.ops.positions import sinusoidal
+from zoo.ops.positions import AbsolutePositions, Positions
 
 
 class Embedding(Stem):
     class Config(StemConfig):
         kind: Literal["embedding"] = "embedding"
-        positions: Literal["none", "learned", "sinusoidal"] = Field(
+        positions: Positions = Field(
             "none", description="absolute positions; learned: one vector per position"
         )
         norm: InnerNorm | None = Field(None, description="normalises the sum of tokens, types and positions")
@@ -87,7 +87,7 @@ class Embedding(Stem):
             )
             dense = E * D if self.d_embed else 0
             params = tables + (dense + D if self.d_embed else 0) + (D if self.cls_token else 0)
-            n_ids = ctx.tokens - (ctx.batch_size if self.cls_token and ctx.phase != "decode" else 0)
+            n_ids = ctx.tokens - (ctx.batch_size if self.cls_token else 0)
             n_sums = (self.scale != "none") + (self.n_token_types > 0) + (self.positions != "none")
             cost = Cost(
                 params=params,
@@ -114,24 +114,21 @@ class Embedding(Stem):
         super().__init__()
         assert isinstance(input, TokenInput)
         self.config = config
-        width = config.table_width(site.d_model)
-        self.tokens = nn.Embedding(input.vocab_size, width)
-        self.types = nn.Embedding(config.n_token_types, width) if config.n_token_types else None
-        self.dense = nn.Linear(width, site.d_model) if config.d_embed else None
-        self.cls = nn.Parameter(torch.empty(site.d_model)) if config.cls_token else None
-        self.norm = build_norm(config.norm, site.d_model) if config.norm else None
+        D, E, std = site.d_model, config.table_width(site.d_model), config.init_std
+        self.tokens = nn.Embedding(input.vocab_size, E)
+        self.types = nn.Embedding(config.n_token_types, E) if config.n_token_types else None
+        self.dense = nn.Linear(E, D) if config.d_embed else None
+        self.cls = nn.Parameter(std * torch.randn(D)) if config.cls_token else None
         self.positions = (
-            nn.Parameter(torch.empty(config.out_length(input), site.d_model))
-            if config.positions == "learned"
-            else None
+            None
+            if config.positions == "none"
+            else AbsolutePositions(config.positions, config.out_length(input), D, init_std=std)
         )
-        self._scale = math.sqrt(site.d_model) if config.scale == "sqrt_d_model" else 1.0
+        self.norm = build_norm(config.norm, D) if config.norm else None
+        self._scale = math.sqrt(D) if config.scale == "sqrt_d_model" else 1.0
         for table in (self.tokens, self.types):
             if table is not None:
-                nn.init.normal_(table.weight, std=config.init_std)
-        for vectors in (self.cls, self.positions):
-            if vectors is not None:
-                nn.init.normal_(vectors, std=config.init_std)
+                nn.init.normal_(table.weight, std=std)
         if self.dense is not None:
             nn.init.zeros_(self.dense.bias)
 
@@ -139,7 +136,9 @@ class Embedding(Stem):
         x = self._look_up(inputs)  # (B, L, D)
         if self.cls is not None:
             x = torch.cat([self.cls.expand(x.shape[0], 1, -1), x], dim=1)
-        return self._finish(x, torch.arange(x.shape[1], device=x.device))
+        if self.positions is not None:
+            x = self.positions(x)
+        return x if self.norm is None else self.norm(x)
 
     def reference(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         one_hot = F.one_hot(inputs, self.tokens.num_embeddings).to(self.tokens.weight.dtype)
@@ -151,12 +150,9 @@ class Embedding(Stem):
         x = self._scale * x
         if self.cls is not None:
             x = torch.stack([torch.cat([self.cls[None], row]) for row in x])
-        L, D = x.shape[1:]
         if self.positions is not None:
-            x = x + self.positions[:L]
-        if self.config.positions == "sinusoidal":
-            x = x + torch.stack([sinusoidal(torch.tensor([t]), D)[0] for t in range(L)]).to(x)
-        return self.norm.reference(x) if self.norm is not None else x
+            x = self.positions.reference(x)
+        return x if self.norm is None else self.norm.reference(x)
 
     def out_mask(self, mask: Tensor) -> Tensor:
         return F.pad(mask, (1, 0), value=True) if self.config.cls_token else mask
@@ -168,11 +164,13 @@ class Embedding(Stem):
 
     def step(self, inputs: Tensor, position: Tensor) -> Tensor:
         assert self.cls is None, "a stem with a cls token does not decode"
-        return self._finish(self._look_up(inputs)[:, None], position.view(1))[:, 0]
+        x = self._look_up(inputs)[:, None]
+        if self.positions is not None:
+            x = self.positions(x, position.view(1))
+        return (x if self.norm is None else self.norm(x))[:, 0]
 
     def param_hints(self) -> dict[str, ParamHint]:
-        tables = ("tokens.weight", "types.weight", "positions", "cls", "norm.weight", "norm.bias")
-        return {n: ParamHint(no_weight_decay=True) for n, _ in self.named_parameters() if n in tables}
+        return {n: ParamHint(no_weight_decay=True) for n, _ in self.named_parameters() if n != "dense.weight"}
 
     def _look_up(self, ids: Tensor) -> Tensor:
         """(B, ...) -> (B, ..., D): tokens and types, widened, scaled."""
@@ -182,12 +180,3 @@ class Embedding(Stem):
         if self.dense is not None:
             x = self.dense(x)
         return x if self.config.scale == "none" else x * self._scale
-
-    def _finish(self, x: Tensor, positions: Tensor) -> Tensor:
-        """(B, L, D) and indices (L,) -> (B, L, D): positions added, then the norm."""
-        if self.positions is not None:
-            assert x.shape[1] <= self.positions.shape[0], "the input is longer than the table of positions"
-            x = x + self.positions.index_select(0, positions)
-        if self.config.positions == "sinusoidal":
-            x = x + sinusoidal(positions, x.shape[-1]).to(x.dtype)
-        return self.norm(x) if self.norm is not None else x
