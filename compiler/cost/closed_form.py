@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 
-from archspec import Cost, CostContext, Dtype, Phase, SpecError
+from archspec import DTYPE_BYTES, Cost, CostContext, Dtype, Input, Phase, Site, SpecError
+from archspec.config import ComponentConfig
 from archspec.inputs import ImageInput
 from compiler.graph import Graph, Op, inputs_of, ops, spec_of
 from zoo.contract import HeadConfig, StemConfig
@@ -19,6 +20,33 @@ class Extent:
     fold: int = 1
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A component at a place: nodes that are asked alike cost alike."""
+
+    config: ComponentConfig
+    site: Site
+    extent: Extent
+    d_source: int
+    source_len: int
+    input: Input | None
+
+    def context(self, *, batch_size: int, dtype: Dtype, phase: Phase, context_len: int) -> CostContext:
+        return CostContext(
+            d_model=self.site.d_model,
+            seq_len=1 if phase == "decode" else self.extent.length,
+            batch_size=batch_size * (1 if phase == "decode" else self.extent.fold),
+            causal=self.site.causal,
+            dtype=dtype,
+            phase=phase,
+            context_len=context_len if phase == "decode" else 0,
+            max_len=self.site.seq_len,
+            input=self.input,
+            d_source=self.d_source,
+            source_len=self.source_len,
+        )
+
+
 def model_cost(
     graph: Graph,
     *,
@@ -28,85 +56,80 @@ def model_cost(
     phase: Phase = "prefill",
     context_len: int = 0,
 ) -> dict[str, Cost]:
-    """Cost by node, in the order of execution; parameters of a ``loop`` are counted at its first turn.
-
-    ``seq_len`` is the input's length, the greatest one by default. In phase ``decode`` one token follows
-    ``context_len`` earlier ones; whether the model can decode is the caller's to know (``decode_obstacle``).
-    Phase ``train`` is the forward pass of training; its backward pass is not in it.
-    """
-    sizes = extents(graph, 1 if phase == "decode" else seq_len, decode=phase == "decode")
-    known: dict[tuple[int, CostContext], Cost] = {}
-    built: set[str] = set()
-    costs: dict[str, Cost] = {}
-    for name, op in ops(graph):
-        sources = inputs_of(graph, name)
-        if op.config is None:
-            costs[name] = _plain_cost(op, sizes[name], len(sources), batch_size, dtype)
-            continue
-        ctx = node_context(graph, name, sizes, batch_size, dtype, phase, context_len)
-        key = (id(op.config), ctx)
-        if key not in known:
-            known[key] = op.config.cost(ctx)
-        costs[name] = _without_params(known[key]) if op.module in built else known[key]
-        built.add(op.module or name)
-    return costs
+    """Cost by node, in the order of execution; see ``CostPlan.costs``."""
+    plan = CostPlan(graph, seq_len)
+    return plan.costs(batch_size=batch_size, dtype=dtype, phase=phase, context_len=context_len)
 
 
 def total(costs: Iterable[Cost]) -> Cost:
     """The sum of many costs, in one pass."""
     costs = list(costs)
     sums = {field.name: sum(getattr(cost, field.name) for cost in costs) for field in fields(Cost)}
-    workspace = max((cost.workspace_bytes for cost in costs), default=0)
-    return Cost(**sums | {"workspace_bytes": workspace})
+    return Cost(**sums | {"workspace_bytes": max((cost.workspace_bytes for cost in costs), default=0)})
 
 
-def node_context(
-    graph: Graph,
-    name: str,
-    sizes: dict[str, Extent],
-    batch_size: int,
-    dtype: Dtype,
-    phase: Phase,
-    context_len: int,
-) -> CostContext:
-    """The question that the component at ``name`` is asked."""
-    op: Op = graph.nodes[name]["op"]
-    assert op.site is not None, f"{name} has no site: costs come after infer_shapes"
-    source_len = 0
-    if op.d_source is not None:
-        source_len = sizes[inputs_of(graph, name)[1]].length
-    extent = sizes[inputs_of(graph, name)[0]] if op.kind == "head" else sizes[name]
-    return CostContext(
-        d_model=op.site.d_model,
-        seq_len=extent.length,
-        batch_size=batch_size * extent.fold,
-        causal=op.site.causal,
-        dtype=dtype,
-        phase=phase,
-        context_len=context_len if phase == "decode" else 0,
-        max_len=op.site.seq_len,
-        input=spec_of(graph).input if op.kind in ("stem", "head") else None,
-        d_source=op.d_source or 0,
-        source_len=source_len,
-    )
+class CostPlan:
+    """A graph and an input length, prepared for questions: ``asked`` holds every unique component once."""
 
+    def __init__(self, graph: Graph, seq_len: int | None = None):
+        """``seq_len`` is the input's length, the greatest one by default."""
+        self.graph = graph
+        self.sources = {name: inputs_of(graph, name) for name in graph}
+        self.extents: dict[str, Extent] = {}
+        self.asked: list[Asked] = []
+        self.nodes: dict[str, int | None] = {}  # which of ``asked`` a node is; None without a component
+        self.repeated: set[str] = set()  # later turns of a loop
+        found: dict[tuple[object, ...], int] = {}
+        modules: set[str] = set()
+        for name, op in ops(graph):
+            before = [self.extents[source] for source in self.sources[name]]
+            self.extents[name] = _extent(graph, op, before, seq_len)
+            self.nodes[name] = None
+            if op.config is None:
+                continue
+            assert op.site is not None, f"{name} has no site: costs come after infer_shapes"
+            extent = before[0] if op.kind == "head" else self.extents[name]
+            source_len = before[1].length if op.d_source is not None else 0
+            input = spec_of(graph).input if op.kind in ("stem", "head") else None
+            key = (id(op.config), op.site, extent, op.d_source, source_len)
+            if key not in found:
+                found[key] = len(self.asked)
+                self.asked.append(Asked(op.config, op.site, extent, op.d_source or 0, source_len, input))
+            self.nodes[name] = found[key]
+            if op.module in modules:
+                self.repeated.add(name)
+            modules.add(op.module or name)
 
-def extents(graph: Graph, seq_len: int | None = None, *, decode: bool = False) -> dict[str, Extent]:
-    """Positions at every node when the input has ``seq_len`` of them; in decoding one everywhere."""
-    if decode:
-        return {name: Extent(1) for name in graph}
-    sizes: dict[str, Extent] = {}
-    for name, op in ops(graph):
-        sources = [sizes[source] for source in inputs_of(graph, name)]
-        sizes[name] = _extent(graph, op, sources, seq_len)
-    return sizes
+    def costs(
+        self, *, batch_size: int = 1, dtype: Dtype = "float32", phase: Phase = "prefill", context_len: int = 0
+    ) -> dict[str, Cost]:
+        """Cost by node, in the order of execution; a loop's parameters are counted at its first turn.
+
+        In phase ``decode`` one token follows ``context_len`` earlier ones; whether the model can decode is
+        the caller's to know. Phase ``train`` is the forward pass of training, without the backward pass.
+        """
+        answers = [
+            asked.config.cost(
+                asked.context(batch_size=batch_size, dtype=dtype, phase=phase, context_len=context_len)
+            )
+            for asked in self.asked
+        ]
+        costs: dict[str, Cost] = {}
+        for name, index in self.nodes.items():
+            if index is None:
+                extent = Extent(1) if phase == "decode" else self.extents[name]
+                costs[name] = _plain_cost(self.graph, name, extent, batch_size, DTYPE_BYTES[dtype])
+            else:
+                costs[name] = answers[index]
+        for name in self.repeated:
+            costs[name] = _without_params(costs[name])
+        return costs
 
 
 def _extent(graph: Graph, op: Op, sources: list[Extent], seq_len: int | None) -> Extent:
-    spec = spec_of(graph)
     match op.kind:
         case "input" | "mask":
-            return Extent(spec.input.seq_len if seq_len is None else seq_len)
+            return Extent(spec_of(graph).input.seq_len if seq_len is None else seq_len)
         case "stem":
             return Extent(_stem_length(graph, op, sources[0].length))
         case "group":
@@ -126,8 +149,8 @@ def _stem_length(graph: Graph, op: Op, seq_len: int) -> int:
     """Length of the stream made of ``seq_len`` raw positions."""
     spec, stem = spec_of(graph), op.config
     assert isinstance(stem, StemConfig)
+    assert op.site is not None
     if seq_len == spec.input.seq_len:
-        assert op.site is not None
         return op.site.seq_len
     if isinstance(spec.input, ImageInput):
         raise SpecError(f"seq_len {seq_len}: images always have {spec.input.seq_len} pixels", path="input")
@@ -137,16 +160,19 @@ def _stem_length(graph: Graph, op: Op, seq_len: int) -> int:
     return stem.out_length(shorter)
 
 
-def _plain_cost(op: Op, size: Extent, n_inputs: int, batch_size: int, dtype: Dtype) -> Cost:
-    """A node without a component: additions count by element, views are free, a shift is a copy."""
+def _plain_cost(graph: Graph, name: str, extent: Extent, batch_size: int, item_bytes: int) -> Cost:
+    """A node without a component: additions count by element, a shift is a copy, all else is a view."""
+    op: Op = graph.nodes[name]["op"]
+    if op.kind not in ("add", "shift"):
+        return _FREE
     assert op.stream is not None
-    elements = batch_size * size.fold * size.length * op.stream.width
-    item_bytes = CostContext(d_model=1, seq_len=1, dtype=dtype).item_bytes
-    if op.kind == "add":
-        return Cost(
-            flops_elementwise=(n_inputs - 1) * elements, bytes_moved=(n_inputs + 1) * elements * item_bytes
-        )
-    return Cost(bytes_moved=2 * elements * item_bytes) if op.kind == "shift" else Cost()
+    elements = batch_size * extent.fold * extent.length * op.stream.width
+    if op.kind == "shift":
+        return Cost(bytes_moved=2 * elements * item_bytes)
+    return Cost(flops_elementwise=elements, bytes_moved=3 * elements * item_bytes)
+
+
+_FREE = Cost()
 
 
 def _without_params(cost: Cost) -> Cost:
