@@ -101,6 +101,10 @@ class HeadConfig(ComponentConfig):
 class TransferConfig(ComponentConfig):
     """Configuration of a transfer; the ``CostContext`` has ``d_source`` and ``source_len`` too."""
 
+    def source_misfit(self, d_model: int, d_source: int) -> str | None:
+        """Why queries of width ``d_model`` cannot read from a source of ``d_source``, or None if they can."""
+        return None
+
     def capabilities(self) -> Capabilities:
         return Capabilities(causal="never", cross=True)
 
