@@ -10,12 +10,11 @@ from pydantic_core import ErrorDetails
 
 from archspec.components import Components
 from archspec.errors import Problem, SpecError, did_you_mean, shown
+from archspec.holes import HOLE_KEYS
 from archspec.nodes import Node, Path
 from archspec.source import Source
 
 M = TypeVar("M", bound=BaseModel)
-
-HOLE_KEYS = frozenset({"choice", "int", "float", "share"})
 
 
 def validate(model: type[M], source: Source, context: Components | Any = None) -> M:
