@@ -103,7 +103,7 @@ class Ledger:
     # Identity: what may not change in one folder.
 
     def bind(self, identity: Mapping[str, str], *, explain: Mapping[str, str]) -> None:
-        """Remember ``identity`` in a new ledger; in an old one refuse another (``explain`` names the keys)."""
+        """Remember ``identity`` in a new ledger; in an old one refuse another (``explain`` names keys)."""
         known = {key: value for key, value in self._db.execute("SELECT key, value FROM meta")}
         for key, value in identity.items():
             if f"identity:{key}" in known and known[f"identity:{key}"] != value:

@@ -33,7 +33,7 @@ class Completion:
 
 
 class Executor(Protocol):
-    """Runs up to ``n_workers`` jobs at a time; every submitted job completes exactly once, whatever happens."""
+    """Runs up to ``n_workers`` jobs at a time; each one completes exactly once, whatever happens."""
 
     n_workers: int
 

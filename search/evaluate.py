@@ -1,0 +1,109 @@
+"""The interface between the driver and the evidence: what a candidate is, what it costs, which jobs it takes.
+
+``search.candidates.SpecEvaluator`` compiles and trains specs; a table of finished results with a genome of
+its own is another evaluator. A job's result is a JSON document of one of three forms:
+
+- training: ``{"status": "done" | "diverged" | ..., "score", "loss", "metrics": {name: number}, "seconds",
+"reason"}`` - measurement: ``{"median_ms", "low_ms", "high_ms", "n", "tier"}`` - final check: ``{"score",
+"metrics", "causality": "passed" | "failed" | "untested", "reason"}``
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from archspec.quantities import Budget, show
+from search.executors import Job
+from search.front import TaskInfo, TextBaseline
+from search.genome import Genes, Genome
+from search.ledger import EvidenceKey
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An architecture that could be built. ``costs`` are its closed-form quantities by name."""
+
+    hash: str
+    genes: Genes
+    strip: tuple[tuple[str, str], ...]
+    costs: Mapping[str, float]
+    payload: Mapping[str, Any]  # JSON: what a worker needs to build it
+    baseline: str | None = None
+
+
+class Unfit(Exception):
+    """These genes make no candidate: ``code`` is one word to count by, ``reason`` is for people."""
+
+    def __init__(self, code: str, reason: str, *, hash: str = ""):
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+        self.hash = hash
+
+
+@dataclass(frozen=True)
+class Need:
+    """One result that a candidate needs: where it is kept, and the job that makes it if nobody has."""
+
+    key: EvidenceKey
+    job: Job
+    label: str = ""  # the task's
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What may not change in one result folder, as texts to compare, and what to say if it does."""
+
+    values: Mapping[str, str]
+    explain: Mapping[str, str] = field(default_factory=dict)
+
+
+class Evaluator(Protocol):
+    """Genes -> candidate -> jobs. Everything here is quick; only jobs take time."""
+
+    genome: Genome
+    tasks: tuple[TaskInfo, ...]
+
+    def size(self) -> tuple[int, bool]:
+        """How many fillings the space has, and whether that is exact."""
+
+    def enumerate(self) -> Iterator[dict[str, Any]]:
+        """Every filling, where ``size`` is exact and the space holds no continuous gene."""
+
+    def candidate(self, genes: Genes) -> Candidate:
+        """The candidate that ``genes`` make; ``Unfit`` if there is none."""
+
+    def baselines(self) -> list[Candidate]:
+        """The study's baselines, in its order."""
+
+    def training(self, candidate: Candidate) -> list[Need]:
+        """What has to be trained: every task with every seed."""
+
+    def measurement(self, candidate: Candidate, *, final: bool) -> Need | None:
+        """What has to be measured on the target; None if the study asks for no measured figure."""
+
+    def final(self, candidate: Candidate) -> list[Need]:
+        """What the front's members and the baselines go through at the end: sealed test, causality."""
+
+    def text_baselines(self) -> tuple[TextBaseline, ...]:
+        """What compressors and n-gram models reach on the tasks' texts. May take seconds."""
+
+    def dump(self, candidate: Candidate, *, comment: str) -> str:
+        """The candidate as a file for people."""
+
+    def identity(self) -> Identity:
+        """What may not change in one result folder."""
+
+    def provenance(self) -> dict[str, Any]:
+        """Versions, device, data: JSON."""
+
+
+def violations(budgets: Mapping[str, Budget], quantities: Mapping[str, float]) -> tuple[str, ...]:
+    """In words, the budgets that ``quantities`` do not keep; what is not known yet is let through."""
+    return tuple(
+        f"{name} {show(name, quantities[name])} is not {budget.text or f'{budget.op} {budget.value:g}'}"
+        for name, budget in budgets.items()
+        if name in quantities and not budget.allows(quantities[name])
+    )
