@@ -142,12 +142,16 @@ class Task(ABC):
     Config: ClassVar[type[TaskConfig]]
     metric: ClassVar[str] = "accuracy"  # the figure of ``values`` that people quote
     lower_is_better: ClassVar[bool] = False
-    chance: float = 0.0  # the accuracy of the best answer that ignores the input
 
     def __init__(self, config: Any, *, causal: bool, seed: int = 0):
         self.config = config
         self.causal = causal
         self.seed = seed
+
+    @property
+    def chance(self) -> float:
+        """The accuracy of the best answer that ignores the input."""
+        return 0.0
 
     @abstractmethod
     def batch(self, split: Split, index: int, batch_size: int) -> Batch:

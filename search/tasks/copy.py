@@ -40,7 +40,7 @@ class Copy(Task):
     config: Config
 
     @property
-    def chance(self) -> float:  # type: ignore[override]
+    def chance(self) -> float:
         mean_answer = (self.config.n_min + self.config.n_max) / 2 + 1
         return max(1 / self.config.alphabet, 1 / mean_answer)
 

@@ -48,7 +48,7 @@ class Mqar(Task):
     config: Config
 
     @property
-    def chance(self) -> float:  # type: ignore[override]
+    def chance(self) -> float:
         return 1 / (self.config.vocab_size - self.config.vocab_size // 2)
 
     def batch(self, split: Split, index: int, batch_size: int) -> Batch:

@@ -23,7 +23,10 @@ class Parity(Task):
             return Needs(2, 2, self.length)
 
     config: Config
-    chance = 0.5
+
+    @property
+    def chance(self) -> float:
+        return 0.5
 
     def batch(self, split: Split, index: int, batch_size: int) -> Batch:
         bits = torch.randint(2, (batch_size, self.config.length), generator=self.generator(split, index))
