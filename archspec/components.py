@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from archspec.closed import Closed
@@ -52,6 +52,11 @@ def _slot(role: Role) -> BeforeValidator:
     return BeforeValidator(look_up)
 
 
+def _schema(slot: str) -> WithJsonSchema:
+    """In a JSON Schema a slot is only named; ``archspec.schema`` spells out what may stand in it."""
+    return WithJsonSchema({"slot": slot})
+
+
 def _kind_hint(fields: Mapping[str, Any], table: Mapping[str, Any]) -> str | None:
     if "parallel" in fields:
         return "'parallel' stands alone with 'combine', without 'kind'"
@@ -62,7 +67,8 @@ class Parallel(Closed):
     """Token mixers side by side on one input; their outputs are combined (Falcon-H1, Hymba)."""
 
     parallel: Annotated[
-        tuple[Annotated[SerializeAsAny[MixerConfig], _slot("token_mixer")], ...], Field(min_length=2)
+        tuple[Annotated[SerializeAsAny[MixerConfig], _slot("token_mixer"), _schema("branch")], ...],
+        Field(min_length=2),
     ]
     combine: Literal["mean", "sum", "concat", "gated"] = Field(
         "mean",
@@ -78,12 +84,14 @@ def _token_mixer(value: Any, info: ValidationInfo) -> Any:
     return _slot("token_mixer").func(value, info)  # type: ignore[call-arg]
 
 
-TokenMixerSlot = Annotated[SerializeAsAny[MixerConfig] | Parallel, BeforeValidator(_token_mixer)]
-ChannelMixerSlot = Annotated[SerializeAsAny[MixerConfig], _slot("channel_mixer")]
-NormSlot = Annotated[SerializeAsAny[NormConfig], _slot("norm")]
-StemSlot = Annotated[SerializeAsAny[ComponentConfig], _slot("stem")]
-HeadSlot = Annotated[SerializeAsAny[ComponentConfig], _slot("head")]
-TransferSlot = Annotated[SerializeAsAny[ComponentConfig], _slot("transfer")]
+TokenMixerSlot = Annotated[
+    SerializeAsAny[MixerConfig] | Parallel, BeforeValidator(_token_mixer), _schema("token_mixer")
+]
+ChannelMixerSlot = Annotated[SerializeAsAny[MixerConfig], _slot("channel_mixer"), _schema("channel_mixer")]
+NormSlot = Annotated[SerializeAsAny[NormConfig], _slot("norm"), _schema("norm")]
+StemSlot = Annotated[SerializeAsAny[ComponentConfig], _slot("stem"), _schema("stem")]
+HeadSlot = Annotated[SerializeAsAny[ComponentConfig], _slot("head"), _schema("head")]
+TransferSlot = Annotated[SerializeAsAny[ComponentConfig], _slot("transfer"), _schema("transfer")]
 
 __all__ = [
     "ChannelMixerSlot", "Components", "HeadSlot", "NormSlot", "Parallel", "StemSlot", "TokenMixerSlot",
