@@ -30,7 +30,7 @@ from zoo.ops.softmax_attention import (
 
 class Attention(Mixer):
     class Config(MixerConfig):
-        paper: ClassVar[str] = "Vaswani et al. 2017, 1706.03762"
+        paper: ClassVar[str] = "Vaswani et al. 2017, arXiv:1706.03762"
         kind: Literal["attention"] = "attention"
         n_heads: PositiveInt = Field(4, description="query heads")
         n_kv_heads: PositiveInt | None = Field(
