@@ -116,6 +116,22 @@ def replace_ops(graph: Graph, replaced: Mapping[str, Op]) -> Graph:
     return copy
 
 
+def maskless_mixers(graph: Graph) -> dict[str, Op]:
+    """The mixers that look at other positions and take no mask: they would read padding."""
+    found: dict[str, Op] = {}
+    for name, op in ops(graph):
+        if op.kind in ("token_mixer", "channel_mixer") and op.config is not None:
+            can = op.config.capabilities()
+            if can.mixes_tokens and not can.padding:
+                found[name] = op
+    return found
+
+
+def is_inside(op: Op, block: Op) -> bool:
+    """Whether ``op`` comes from the part of the spec that ``block`` comes from."""
+    return op.origin[: len(block.origin)] == block.origin
+
+
 def verify(graph: Graph, after: str) -> None:
     """Hold what every pass must leave behind; a violation is our mistake and names pass and node."""
     order = {name: i for i, name in enumerate(graph)}

@@ -1,0 +1,139 @@
+"""Graph, module -> nothing or a SpecError: perturb a model that promises causality, by layer and whole.
+
+What passes is tested by perturbation, not proved: see ``zoo/causality.py`` for how. The lengths reach past
+every block, span and window that the configurations name, up to ``LONGEST``; very wide layers are tested at
+shorter ones.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from torch import fx, nn
+
+from archspec import ComponentConfig, FeatureInput, Input, Problem, Site, SpecError, TokenInput
+from compiler.graph import Graph, Op, OpKind, ops, spec_of
+from zoo import Zoo
+from zoo.causality import Leak, Sampler, causality_leak, token_ids, vectors
+from zoo.contract import Component, Norm
+
+LONGEST = 513
+LARGEST_WHOLE_MODEL = 50_000_000  # parameters
+_WORK = 4e11  # FLOPs that one test may take, about
+_RUNS = 40  # forward passes of one test
+_TESTED: tuple[OpKind, ...] = ("token_mixer", "channel_mixer", "norm")
+
+
+def causality_gate(
+    graph: Graph, module: fx.GraphModule, zoo: Zoo, *, weights: Literal["random", "own"] = "random"
+) -> None:
+    """Refuse a model with ``causal: true`` whose outputs depend on the future, naming the layer.
+
+    ``weights="own"`` tests the whole model with the weights it has, as after training.
+    """
+    spec = spec_of(graph)
+    if not spec.causal:
+        return
+    problems = [] if weights == "own" else list(dict.fromkeys(_leaking_layers(graph, zoo)))
+    if not problems and (leak := _whole_model_leak(graph, module, weights)) is not None:
+        message = f"the model breaks 'causal: true', though no single layer does: {leak}"
+        problems = [spec.problem(("causal",), message)]
+    if problems:
+        raise SpecError(problems=problems)
+
+
+def _leaking_layers(graph: Graph, zoo: Zoo) -> Iterator[Problem]:
+    for name, op in ops(graph):
+        if op.kind in _TESTED and op.config is not None:
+            assert op.site is not None
+            leak = _layer_leak(zoo.component(op.kind, op.config), op.config, op.site)  # type: ignore[arg-type]
+            if leak is not None:
+                what = f"{name} ('{op.config.kind}') breaks 'causal: true': {leak}"
+                yield spec_of(graph).problem(op.origin, what, "take a causal mixer, or say 'causal: false'")
+
+
+@functools.lru_cache(maxsize=4096)
+def _layer_leak(cls: type[Component], config: ComponentConfig, site: Site) -> Leak | None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        layer = cls(config, site.d_model if issubclass(cls, Norm) else site)
+    longest = _affordable(layer, _reach(config, site))
+    return _leak(layer, vectors(site.d_model), _lengths(longest, config), block=site.block)
+
+
+def _leak(layer: nn.Module, sample: Sampler, lengths: tuple[int, ...], *, block: int = 1) -> Leak | None:
+    leak = causality_leak(layer, sample, lengths=lengths, seeds=(0,), block=block)
+    if leak is not None and leak.what == "not finite":  # weights that no initialisation would draw
+        return causality_leak(layer, sample, lengths=lengths, seeds=(0,), weights="own", block=block)
+    return leak
+
+
+def _whole_model_leak(graph: Graph, module: fx.GraphModule, weights: Literal["random", "own"]) -> Leak | None:
+    if sum(p.numel() for p in module.parameters()) > LARGEST_WHOLE_MODEL:
+        return None
+    spec = spec_of(graph)
+    stem: Op = graph.nodes["stem"]["op"]
+    assert stem.site is not None
+    sample = _raw_inputs(spec.input) if stem.site.seq_len == spec.input.seq_len else None
+    trunk = _trunk(module, from_stem=sample is None)
+    sample = sample or vectors(spec.d_model)
+    longest = _affordable(trunk, max(_reaches(graph)))
+    lengths = tuple(sorted({min(7, longest), longest}))
+    if weights == "own":
+        return causality_leak(trunk, sample, lengths=lengths, seeds=(1,), weights="own")
+    return _leak(trunk, sample, lengths)
+
+
+def _raw_inputs(input: Input) -> Sampler | None:
+    """Random inputs whose positions are the stream's; images have no such thing."""
+    if isinstance(input, TokenInput):
+        return token_ids(input.vocab_size)
+    return vectors(input.d_input) if isinstance(input, FeatureInput) else None
+
+
+def _trunk(module: fx.GraphModule, *, from_stem: bool) -> fx.GraphModule:
+    """The model without its head, on raw inputs or on the stem's output."""
+    code = fx.Graph()
+    values: dict[fx.Node, fx.Node] = {}
+    for node in module.graph.nodes:
+        if node.op == "placeholder" and node.target == "mask":
+            values[node] = code.placeholder("mask", default_value=None)
+        elif node.target == "inputs" and from_stem:
+            continue
+        elif node.target == "stem" and node.op == "call_module" and from_stem:
+            values[node] = code.placeholder("x")
+        elif node.target == "head" and node.op == "call_module":
+            code.output(values[node.args[0]])
+            break
+        else:
+            values[node] = code.node_copy(node, values.__getitem__)
+    return fx.GraphModule(module, code)
+
+
+def _reaches(graph: Graph) -> Iterator[int]:
+    for _, op in ops(graph):
+        if op.kind == "group" and op.stream is not None and op.stream.name == "tokens":
+            yield min(spec_of(graph).input.seq_len, 2 * op.number("length") + 3)
+        elif op.config is not None and op.site is not None and op.stream is not None and op.stream.fold == 1:
+            yield min(op.site.seq_len, _reach(op.config, op.site))
+
+
+def _reach(config: ComponentConfig, site: Site) -> int:
+    """A length past whatever the configuration may call a block, a span or a window."""
+    sizes = [value for value in config.model_dump().values() if type(value) is int and value < LONGEST]
+    return min(site.seq_len, max(33, 2 * math.isqrt(site.seq_len) + 1, *(size + 1 for size in sizes), 0))
+
+
+def _affordable(module: nn.Module, length: int) -> int:
+    n_params = max(1, sum(p.numel() for p in module.parameters()))
+    return min(length, max(8, int(_WORK / (4 * _RUNS * n_params))))
+
+
+def _lengths(longest: int, config: ComponentConfig) -> tuple[int, ...]:
+    """A short and a long legal length."""
+    step = config.capabilities().length_multiple_of
+    return tuple(sorted({max(1, -(-length // step)) * step for length in (min(7, longest), longest)}))

@@ -1,0 +1,121 @@
+"""Graph -> Graph: raise everything that keeps the model from working at once; add warnings of what smells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from archspec import Problem, SpecError
+from compiler.graph import Graph, Op, is_inside, maskless_mixers, ops, spec_of
+from zoo.contract import HeadConfig, StemConfig, TransferConfig
+
+
+def check(graph: Graph) -> Graph:
+    """After ``infer_shapes``. A component under ``repeat`` or ``loop`` is reported once."""
+    problems = [*graph.graph["problems"]]
+    for _, op in ops(graph):
+        problems += _misfits(op, graph)
+    problems += _head_misfit(graph)
+    if problems:
+        raise SpecError(problems=dict.fromkeys(problems))
+    checked = graph.copy()
+    warnings = [*graph.graph["warnings"], *_smells(graph), *_order_blind(graph), *_needless_promises(graph)]
+    checked.graph["warnings"] = tuple(dict.fromkeys(warnings))
+    return checked
+
+
+def _misfits(op: Op, graph: Graph) -> Iterator[Problem]:
+    spec, config, site = spec_of(graph), op.config, op.site
+    if config is None:
+        return
+    assert site is not None, f"{op.module}: check comes after infer_shapes"
+    what = f"{op.kind.replace('_', ' ')} '{config.kind}'"
+    can = config.capabilities()
+    if (misfit := config.misfit(site)) is not None:
+        yield spec.problem(op.origin, misfit)
+    if isinstance(config, TransferConfig) and op.d_source is not None:
+        if (misfit := config.source_misfit(site.d_model, op.d_source)) is not None:
+            yield spec.problem(op.origin, misfit)
+        return  # that a transfer is causal is the graph's doing
+    is_pooling = isinstance(config, HeadConfig) and not config.per_position
+    if spec.causal and can.causal == "never" and not is_pooling:
+        yield spec.problem(
+            op.origin,
+            f"{what} looks at the whole sequence, but the model says 'causal: true'",
+            "take a causal one, or say 'causal: false'",
+        )
+    if site.seq_len % can.length_multiple_of:
+        yield spec.problem(
+            op.origin,
+            f"{what} needs a multiple of {can.length_multiple_of} positions, here there are {site.seq_len}",
+        )
+    if can.length_at_most is not None and site.seq_len > can.length_at_most:
+        yield spec.problem(
+            op.origin, f"{what} takes at most {can.length_at_most} positions, here there are {site.seq_len}"
+        )
+
+
+def _head_misfit(graph: Graph) -> Iterator[Problem]:
+    spec = spec_of(graph)
+    head, stem = spec.head, spec.stem
+    assert isinstance(head, HeadConfig)
+    assert isinstance(stem, StemConfig)
+    if (misfit := head.stem_misfit(stem, spec.d_model)) is not None:
+        yield spec.problem(("head",), misfit)
+
+
+def _smells(graph: Graph) -> Iterator[Problem]:
+    spec = spec_of(graph)
+    for _, op in ops(graph):
+        if op.config is not None and op.site is not None:
+            for smell in op.config.smells(op.site):
+                yield spec.problem(op.origin, smell)
+        if op.kind == "shift" and op.stream is not None and op.stream.length == op.number("length"):
+            yield spec.problem(
+                (*op.origin, "n_groups"),
+                "with one group, the latents of a causal model have no later group to write to",
+            )
+        if op.kind == "group" and op.stream is not None and op.stream.name == "tokens" and not spec.causal:
+            yield from _maskless_inside(graph, op)
+
+
+def _maskless_inside(graph: Graph, group: Op) -> Iterator[Problem]:
+    """A shorter input leaves the last group half empty; a mixer without a mask would read the filling."""
+    for op in maskless_mixers(graph).values():
+        if is_inside(op, group) and op.stream is not None and op.stream.name == "tokens":
+            assert op.config is not None
+            yield spec_of(graph).problem(
+                op.origin, f"'{op.config.kind}' takes no mask, so inputs must fill their groups"
+            )
+
+
+def _order_blind(graph: Graph) -> Iterator[Problem]:
+    """Without positions, a bidirectional model of order-blind mixers sees a bag of tokens."""
+    spec = spec_of(graph)
+    assert isinstance(spec.stem, StemConfig)
+    mixers = [op for _, op in ops(graph) if op.kind == "token_mixer" and op.stream is not None]
+    tokens = [op for op in mixers if op.stream is not None and op.stream.name == "tokens"]
+    blind = [op for op in tokens if op.config is not None and op.config.capabilities().needs_position]
+    knows = (
+        spec.causal
+        or spec.stem.gives_positions
+        or any(op.kind == "group_positions" for _, op in ops(graph))
+        or len(blind) < len(tokens)
+    )
+    if blind and not knows:
+        yield spec.problem(
+            blind[0].origin,
+            "nothing tells this model the order of its tokens",
+            "give the stem positions, or take a mixer that knows order",
+        )
+
+
+def _needless_promises(graph: Graph) -> Iterator[Problem]:
+    spec = spec_of(graph)
+    mixing = [op.config for _, op in ops(graph) if op.kind == "token_mixer" and op.config is not None]
+    mixing = [config for config in mixing if config.capabilities().mixes_tokens]
+    if mixing and not spec.causal and all(config.capabilities().causal == "always" for config in mixing):
+        yield spec.problem(
+            ("causal",),
+            "no mixer looks ahead: the model is causal, though it says 'causal: false'",
+            "say 'causal: true' to have it tested, or add a mixer that reads both ways",
+        )
