@@ -19,11 +19,17 @@ _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./+-]*")
 _PLAIN_IN_BLOCK = re.compile(r"[A-Za-z_][A-Za-z0-9_./+\-,;()' ]*[A-Za-z0-9_./)]")
 
 
-def dump_spec(spec: ModelSpec, *, comment: str = "", schema: str = "spec.schema.json") -> str:
-    """YAML text; ``comment`` goes on top, ``schema`` is the path of the JSON Schema that editors read."""
+def dump_spec(
+    spec: ModelSpec, *, comment: str = "", schema: str = "spec.schema.json", defaults: bool = False
+) -> str:
+    """YAML text; ``comment`` goes on top, ``schema`` is the path of the JSON Schema that editors read.
+
+    ``defaults`` spells out every field, the defaults too.
+    """
     lines = [f"# yaml-language-server: $schema={schema}"]
     lines += [f"# {printable(line)}".rstrip() for line in comment.splitlines()]
-    for key, value in written(spec).items():
+    tree = spec.model_dump(mode="json", by_alias=True) if defaults else written(spec)
+    for key, value in tree.items():
         lines += _block(f"{key}:", value, indent=0)
     return "\n".join(lines) + "\n"
 

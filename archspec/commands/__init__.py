@@ -1,7 +1,8 @@
 """The command line: one verb per file of this folder; the file holds one function of the verb's name.
 
 Results go to stdout, everything else to stderr. Exit codes: 0 good, 1 the spec or a check failed, 2 usage,
-130 Ctrl-C. Verbs import the zoo, the compiler and the search inside functions, so that ``--help`` needs no torch.
+130 Ctrl-C. Verbs import the zoo, the compiler and the search inside functions, so that ``--help`` needs no
+torch.
 """
 
 from __future__ import annotations
@@ -50,25 +51,32 @@ def _options(debug: bool = typer.Option(False, "--debug", help="Show the traceba
 
 def main() -> None:
     """Run the command line; a user's error is a message and exit code 1, never a traceback."""
-    debug = "--debug" in sys.argv[1:]
+    debug = "--debug" in sys.argv[1:]  # wherever it stands
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     _add_verbs()
     try:
-        app()
+        app(arguments)
     except SpecError as error:
         if debug:
             raise
         print_problems(error)
+        raise SystemExit(1) from None
+    except OSError as error:
+        if debug:
+            raise
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        print_problems(SpecError(what))
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted")
         raise SystemExit(130) from None
 
 
-def print_problems(error: SpecError) -> None:
-    """Every problem of ``error`` on stderr, one blank line between two; nothing in it is read as markup."""
+def print_problems(error: SpecError, *, severity: str = "error") -> None:
+    """Every problem of ``error`` on stderr; nothing in it is read as markup or steers the terminal."""
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     for problem in error.problems:
-        text = Text(problem.render())
-        text.highlight_regex(r"\Aerror", "bold red")
+        text = Text(problem.render(severity))
+        text.highlight_regex(rf"\A{severity}", "bold red" if severity == "error" else "bold yellow")
         text.highlight_regex(r"(?m)^  hint: ", "cyan")
         console.print(text)

@@ -1,0 +1,56 @@
+"""A model's layers on one line: ``4 x (7 x mamba2+swiglu | attention+swiglu)``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import groupby
+
+from archspec.components import Parallel
+from archspec.config import ComponentConfig
+from archspec.spec import Entry, FitBlock, Layer, Layers, Loop, ModelSpec, Pattern, Repeat
+
+
+def strip(spec: ModelSpec) -> str:
+    """The layers in order; copies as ``n x``, the turns of a loop as ``n turns of``."""
+    return _joined(spec.layers)
+
+
+def _joined(entries: Layers) -> str:
+    return _counted(_text(entry) for entry in entries)
+
+
+def _counted(texts: Iterable[str]) -> str:
+    """Equal neighbours once, with how many they are."""
+    runs = [(text, len(list(run))) for text, run in groupby(texts)]
+    return " | ".join(text if n == 1 else _times(f"{n} x", text) for text, n in runs)
+
+
+def _times(n: str, text: str) -> str:
+    return f"{n} ({text})" if " " in text else f"{n} {text}"
+
+
+def _text(entry: Entry) -> str:
+    match entry:
+        case Layer():
+            return _layer(entry)
+        case Repeat():
+            inner = _joined(entry.layers)
+            return inner if entry.repeat == 1 else _times(f"{entry.repeat} x", inner)
+        case Loop():
+            return _times(f"{entry.loop} turns of", _joined(entry.layers))
+        case Pattern():
+            return _counted(_layer(entry.symbols[symbol]) for symbol in entry.pattern)
+        case FitBlock():
+            fit = entry.fit
+            return f"fit[{fit.schedule}, local {_layer(fit.local)}, global {_layer(fit.global_)}]"
+
+
+def _layer(layer: Layer) -> str:
+    mixers = [_mixer(mixer) for mixer in (layer.token_mixer, layer.channel_mixer)]
+    return "+".join(mixer for mixer in mixers if mixer != "none") or "none"
+
+
+def _mixer(mixer: ComponentConfig | Parallel) -> str:
+    if isinstance(mixer, Parallel):
+        return "{" + " & ".join(branch.kind for branch in mixer.parallel) + "}"
+    return mixer.kind
