@@ -80,10 +80,12 @@ def causality_leak(
     lengths: Sequence[int] = (2, 7, 16, 33),
     seeds: Sequence[int] = (0, 1),
     weights: Literal["random", "own"] = "random",
+    block: int = 1,
     tolerance: float = 1e-9,
 ) -> Leak | None:
     """The first leak found in a module whose output has the positions of its input in dimension 1, or None.
 
+    With ``block`` (see ``Site``) outputs may see their whole block, so only the ends of blocks are tested.
     ``tolerance`` is relative to the greatest output of the unchanged run and to 1. ``module`` itself is not
     touched.
     """
@@ -99,7 +101,7 @@ def causality_leak(
             for mode in ("eval", "train"):
                 twin.train(mode == "train")
                 before = _outputs(twin, x, seed)
-                for position, scale, changed in _replaced_futures(x, sample, generator):
+                for position, scale, changed in _replaced_futures(x, sample, generator, block):
                     after = _outputs(twin, changed, seed)
                     if (found := _compare(before, after, position, tolerance)) is not None:
                         what, fraction, largest = found
@@ -140,11 +142,12 @@ def randomised(module: nn.Module, seed: int) -> nn.Module:
 
 
 def _replaced_futures(
-    x: Tensor, sample: Sampler, generator: torch.Generator
+    x: Tensor, sample: Sampler, generator: torch.Generator, block: int = 1
 ) -> Iterator[tuple[int, float, Tensor]]:
-    """Positions t, scales and copies of ``x`` in which row 0 is replaced after t."""
+    """Positions t, scales and copies of ``x`` in which row 0 is replaced after t, the end of a block."""
     L = x.shape[1]
-    for position in sorted({0, L // 3, L // 2, L - 2} & set(range(L - 1))):
+    ends = range(block - 1, L - 1, block)
+    for position in sorted({ends[i] for i in (0, len(ends) // 3, len(ends) // 2, len(ends) - 1) if ends}):
         for scale in (1.0, 100.0) if x.is_floating_point() else (1.0,):
             other = sample(L, generator)
             changed = x.clone()
