@@ -86,7 +86,7 @@ class Classifier(Head):
     def reference(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         pooled = []
         for b, row in enumerate(x):
-            real = row if mask is None else row[mask[b]]
+            real = row if mask is None or self.config.pool == "cls" else row[mask[b]]
             match self.config.pool:
                 case "mean":
                     pooled.append(real.mean(0))

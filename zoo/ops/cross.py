@@ -51,7 +51,7 @@ class CrossConfig(TransferConfig):
             flops_needed=flops,
             flops_elementwise=norms + 5 * pairs * self.n_heads + inner + n_queries * Dq,
             bytes_moved=ctx.item_bytes * (params + 4 * inputs + 2 * inner + n_queries * Dq),
-            # Both inputs (fp32 or wider, for the norms), their normed forms, q, k, v, the output, the row sums.
+            # Both inputs (fp32 or wider, for the norms) and normed, q, k, v, the output, the row sums.
             activation_bytes=(ctx.item_bytes + max(4, ctx.item_bytes)) * inputs
             + ctx.item_bytes * inner
             + 4 * n_queries * (self.n_heads + 2)

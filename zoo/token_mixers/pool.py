@@ -40,7 +40,7 @@ class Pool(Mixer):
             )
 
         def capabilities(self) -> Capabilities:
-            return Capabilities(causal="switch", decode="constant")
+            return Capabilities(causal="switch", decode="constant", mixes_tokens=self.size > 1)
 
         def misfit(self, site: Site) -> str | None:
             if not site.causal and self.size % 2 == 0:
