@@ -69,16 +69,16 @@ def test_decode_parity(config: Config, n_prefill: int) -> None:
 
 
 @EACH
-def test_decode_caches_stay_within_what_cost_says(config: Config) -> None:
+def test_decode_state_holds_the_open_span_and_two_vectors_per_closed_one(config: Config) -> None:
     mixer = build(config, causal=True)
-    cost = config.cost(CostContext(d_model=8, seq_len=1, causal=True, dtype="float64"))
+    d_inner = config.n_heads * config.head_width(8)
     state = mixer.init_state(1, dtype=torch.float64, device="cpu")
     for t, token in enumerate(tokens(2 * config.span + 1, batch=1).unbind(1)):
-        n_bytes = sum(cache.nbytes for cache in state.values())
-        assert n_bytes <= cost.state_bytes + t * cost.kv_bytes_per_token
-        if t == 2 * config.span:  # two closed spans, an empty open one
-            d_inner = config.n_heads * config.head_width(8)
-            assert n_bytes == 8 * d_inner * (2 * 2 + 1)
+        held = sum(cache.nbytes for cache in state.values())
+        assert held == 8 * d_inner * (1 + 2 * (t // config.span + t % config.span))
+        ctx = CostContext(8, 1, causal=True, dtype="float64", phase="decode", context_len=t)
+        cost = config.cost(ctx)
+        assert held == cost.state_bytes + t * cost.kv_bytes_per_token
         _, state = mixer.step(token, state)
 
 

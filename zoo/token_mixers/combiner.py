@@ -69,7 +69,10 @@ class Combiner(Mixer):
             logits = ctx.batch_size * self.n_heads * pairs
             elements = ctx.tokens * d_inner
             summaries = 2 * ctx.batch_size * n_spans * d_inner
-            span_cache = (2 * self.span + 1) * d_inner  # keys, values and the greatest query of the open span
+            kv_bytes, state_bytes = self._cache_bytes(ctx, d_inner) if ctx.causal else (0, 0)
+            cache_read = (
+                ctx.batch_size * (ctx.context_len * kv_bytes + state_bytes) if ctx.phase == "decode" else 0
+            )
             return Cost(
                 params=params,
                 params_active=params,
@@ -78,16 +81,17 @@ class Combiner(Mixer):
                 flops_elementwise=6 * logits + 4 * elements,
                 bytes_moved=ctx.item_bytes
                 * (params + 2 * ctx.tokens * ctx.d_model + 8 * elements + 2 * summaries)
-                + 4 * 4 * logits,
+                + 4 * 4 * logits
+                + cache_read,
                 activation_bytes=ctx.item_bytes * (ctx.tokens * ctx.d_model + 4 * elements + 2 * summaries)
                 + 4 * logits,
                 workspace_bytes=ctx.item_bytes * 4 * elements + 2 * 4 * logits,
-                kv_bytes_per_token=-(-2 * d_inner * ctx.item_bytes // self.span) if ctx.causal else 0,
-                state_bytes=span_cache * ctx.item_bytes if ctx.causal else 0,
+                kv_bytes_per_token=kv_bytes,
+                state_bytes=state_bytes,
             )
 
         def _pairs(self, ctx: CostContext) -> tuple[int, int, int]:
-            """(query, key or summary) pairs per head and sequence, computed and needed; number of spans."""
+            """(query, key or summary) pairs per head and sequence, computed and needed; spans summarised."""
             L = ctx.seq_len
             s = min(self.span, L)
             n = math.ceil(L / s)
@@ -106,7 +110,15 @@ class Combiner(Mixer):
             n, open_tokens = divmod(ctx.context_len, self.span)
             closes = open_tokens + 1 == self.span
             pairs = n + open_tokens + 1 + (self.span if closes else 0)
-            return pairs, pairs, n
+            return pairs, pairs, 0
+
+        def _cache_bytes(self, ctx: CostContext, d_inner: int) -> tuple[int, int]:
+            """Of one sequence: bytes per token of the summaries; what the state holds beyond that rate."""
+            n_tokens = ctx.context_len if ctx.phase == "decode" else ctx.seq_len
+            n_closed, n_open = divmod(n_tokens, self.span)
+            held = (1 + 2 * (n_closed + n_open)) * d_inner * ctx.item_bytes  # greatest query; keys and values
+            per_token = 2 * d_inner * ctx.item_bytes // self.span
+            return per_token, held - n_tokens * per_token
 
     config: Config
     examples = (
