@@ -16,23 +16,36 @@ HIDDEN = (
 )  # a score that no softmax weight survives; finite, so a query that sees nothing real stays finite
 
 
-def full_attention(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, mask: Tensor | None = None) -> Tensor:
+def full_attention(
+    q: Tensor, k: Tensor, v: Tensor, *, causal: bool, mask: Tensor | None = None, block: int = 1
+) -> Tensor:
     """(B, H, L, K), (B, G, L, K) twice -> (B, H, L, K), without a mask of L x L entries.
 
+    Only where causality goes by blocks of positions (FIT's latents, which are few) is there one.
     Padding keys get their score through one more channel: 1 in the query times ``HIDDEN`` in the key.
     """
     gqa = _is_grouped(q, k)
+    by_blocks = past_blocks(q.shape[2], block, q.device) if causal and block > 1 else None
+    by_token = causal and by_blocks is None
     if mask is None:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=gqa)
+        return F.scaled_dot_product_attention(
+            q, k, v, attn_mask=by_blocks, is_causal=by_token, enable_gqa=gqa
+        )
     d_head, real = q.shape[-1], mask[:, None, :, None]
     hidden = HIDDEN if q.dtype != torch.float16 else torch.finfo(torch.float16).min
     score = torch.zeros_like(k[..., :1]).masked_fill(~real, hidden)
     q = torch.cat([q, torch.ones_like(q[..., :1])], dim=-1)
     k = torch.cat([k.masked_fill(~real, 0.0), score], dim=-1)
     y = F.scaled_dot_product_attention(
-        q, k, F.pad(v, (0, 1)), is_causal=causal, enable_gqa=gqa, scale=d_head**-0.5
+        q, k, F.pad(v, (0, 1)), attn_mask=by_blocks, is_causal=by_token, enable_gqa=gqa, scale=d_head**-0.5
     )
     return y[..., :d_head]
+
+
+def past_blocks(length: int, block: int, device: torch.device) -> Tensor:
+    """(L, L), True where the key's block of positions is the query's or an earlier one."""
+    index = torch.arange(length, device=device) // block
+    return index[:, None] >= index
 
 
 def sliding_attention(
@@ -105,14 +118,21 @@ def pairs_needed(length: int, window: int | None, *, causal: bool) -> int:
 
 
 def dense_attention(
-    q: Tensor, k: Tensor, v: Tensor, *, window: int | None, causal: bool, mask: Tensor | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    window: int | None,
+    causal: bool,
+    mask: Tensor | None = None,
+    block: int = 1,
 ) -> Tensor:
     """The definition of both: scores of all pairs, the forbidden ones taken out, softmax, weighted sum."""
     L, K = q.shape[-2:]
     k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))  # (B, H, L, K)
     i = torch.arange(L, device=q.device)
     distance = i[:, None] - i
-    allowed = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
+    allowed = i[:, None] // block >= i // block if causal else torch.ones_like(distance, dtype=torch.bool)
     if window is not None:
         allowed = allowed & (distance.abs() < window)
     if mask is not None:

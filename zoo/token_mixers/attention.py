@@ -147,6 +147,7 @@ class Attention(Mixer):
     def __init__(self, config: Config, site: Site):
         super().__init__(config, site)
         self.n_heads, self.kv_heads = config.n_heads, config.kv_heads
+        self.block = site.block if config.window is None else 1  # a window is causal by token everywhere
         self.d_head = config.head_width(site.d_model)
         d_out = self.n_heads * self.d_head
         self.d_qkv = d_out + 2 * self.kv_heads * self.d_head
@@ -162,7 +163,9 @@ class Attention(Mixer):
 
     def reference(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         q, k, v = self._heads(self._project(x, mask))
-        y = dense_attention(q, k, v, window=self.config.window, causal=self.site.causal, mask=mask)
+        y = dense_attention(
+            q, k, v, window=self.config.window, causal=self.site.causal, mask=mask, block=self.block
+        )
         return self._merge(y)
 
     def init_state(self, batch_size: int, *, dtype: torch.dtype, device: torch.device | str) -> State:
@@ -241,7 +244,7 @@ class Attention(Mixer):
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         if self.config.window is None:
-            return full_attention(q, k, v, causal=self.site.causal, mask=mask)
+            return full_attention(q, k, v, causal=self.site.causal, mask=mask, block=self.block)
         return sliding_attention(q, k, v, window=self.config.window, causal=self.site.causal, mask=mask)
 
     def _merge(self, y: Tensor) -> Tensor:
