@@ -125,7 +125,10 @@ def _reaches(graph: Graph) -> Iterator[int]:
 def _reach(config: ComponentConfig, site: Site) -> int:
     """A length past whatever the configuration may call a block, a span or a window."""
     sizes = [value for value in config.model_dump().values() if type(value) is int and value < LONGEST]
-    return min(site.seq_len, max(33, 2 * math.isqrt(site.seq_len) + 1, *(size + 1 for size in sizes), 0))
+    return min(
+        site.seq_len,
+        max(33, 2 * math.isqrt(site.seq_len) + 1, 2 * site.block + 1, *(size + 1 for size in sizes), 0),
+    )
 
 
 def _affordable(module: nn.Module, length: int) -> int:

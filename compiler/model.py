@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx, nn
 
-from archspec import SpecError
+from archspec import Problem, SpecError
 from archspec.identity import spec_hash
 from archspec.spec import ModelSpec
 from compiler.decode import Decoder
-from compiler.graph import Graph, maskless_mixers, spec_of
+from compiler.graph import Graph, maskless_mixers, spec_of, warnings_of
 from compiler.passes.lower import module_ops, side_products
 from compiler.render import readable_code
 from compiler.save import save
@@ -94,6 +94,11 @@ class CompiledModel:
     @property
     def spec(self) -> ModelSpec:
         return spec_of(self.graph)
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """What the compiler found legal but suspicious, each with its place."""
+        return warnings_of(self.graph)
 
     @property
     def code(self) -> str:

@@ -49,7 +49,7 @@ def save(directory: str | os.PathLike[str], *, graph: Graph, module: fx.GraphMod
             "n_parameters": sum(p.numel() for p in module.parameters()),
             "shared_tensors": shared,
             "versions": {
-                "archspec-compiler": metadata.version("archspec-compiler"),
+                "archspec-compiler": _own_version(),
                 "torch": torch.__version__,
                 "python": platform.python_version(),
             },
@@ -59,6 +59,7 @@ def save(directory: str | os.PathLike[str], *, graph: Graph, module: fx.GraphMod
         (folder / MERMAID).write_text(as_mermaid(graph), encoding="utf-8")
         (folder / CODE).write_text(_CODE_HEAD + readable_code(module), encoding="utf-8")
         _write_json(folder / MANIFEST, manifest)
+        shutil.copymode(folder / SPEC, folder / WEIGHTS)  # safetensors lets only the owner read
 
     replace_folder(Path(directory), write)
 
@@ -127,6 +128,13 @@ def _is_ours(target: Path) -> bool:
     """Whether the folder holds a compiled model and nothing beside it that replacing would destroy."""
     files = {SPEC, GRAPH, MERMAID, CODE, WEIGHTS, MANIFEST}
     return (target / MANIFEST).is_file() and {entry.name for entry in target.iterdir()} <= files
+
+
+def _own_version() -> str:
+    try:
+        return metadata.version("archspec-compiler")
+    except metadata.PackageNotFoundError:
+        return "not installed"  # run from a source tree
 
 
 def _write_json(path: Path, document: dict[str, Any]) -> None:

@@ -168,10 +168,10 @@ class _Emitter:
                 stem = self.create("get_attr", "stem", [], {}, "stem")
                 return self.call("stem_mask", streams.stem_mask, stem, mask)
             case "group":
-                return self.call("group_mask", streams.group_mask, *inputs, op.number("length"))
+                return self.call("g_mask", streams.group_mask, *inputs, op.number("length"))
             case _:
                 n, m = op.number("length"), op.number("n_latents")
-                return self.call("latent_mask", streams.latent_mask, mask, n, m)
+                return self.call("z_mask", streams.latent_mask, mask, n, m)
 
     def output(self, logits: fx.Node) -> fx.Node:
         if not self.mixed:
