@@ -75,6 +75,17 @@ class Case:
         return self.can.decode != "none" and self.promises_causality
 
     @property
+    def is_mixer(self) -> bool:
+        return issubclass(self.cls, Mixer)
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether outputs stand in the order of inputs; not so for images, pooling heads and transfers."""
+        pools = isinstance(self.config, HeadConfig) and not self.config.per_position
+        image = self.role == "stem" and isinstance(self.input, ImageInput)
+        return not pools and not image and self.role != "transfer"
+
+    @property
     def site(self) -> Site:
         length = self.config.out_length(self.input) if isinstance(self.config, StemConfig) else _MAX_LEN
         return Site(self.d_model, length, self.causal)
@@ -205,10 +216,15 @@ class Case:
 
 
 def cases(role: Role, cls: type[Component], *, d_model: int) -> Iterator[Case]:
-    """Every example of a component at every site where it may stand; only a mixer reads ``Site.causal``."""
+    """Every example of a component at every site that makes a difference.
+
+    Only a mixer whose causality is a switch reads ``Site.causal``; the first example of other mixers is
+    tried at both sites all the same.
+    """
     for number, config in enumerate(cls.examples):
         sites = [causal for causal in (True, False) if _fits(config, d_model, causal)]
-        for causal in sites if issubclass(cls, Mixer) else sites[:1]:
+        switches = config.capabilities().causal == "switch" or (issubclass(cls, Mixer) and number == 0)
+        for causal in sites if switches else sites[:1]:
             for input in _INPUTS if isinstance(config, StemConfig) else _INPUTS[:1]:
                 if not isinstance(config, StemConfig) or config.input_misfit(input) is None:
                     yield Case(role, cls, config, number, d_model, causal, input)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from archspec import FeatureInput, TokenInput
 from zoo.causality import Sampler, causality_leak, sees_future, token_ids, vectors
 from zoo.checks.case import Case, expect
-from zoo.contract import HeadConfig, Mixer, StemConfig
+from zoo.contract import Mixer, StemConfig
 
 _LENGTHS = (2, 7, 16, 17, 33)
 _BLOCK = 4
@@ -19,8 +19,6 @@ _BLOCK = 4
 
 def check_causality(case: Case) -> None:
     """What promises causality keeps it when the future is replaced; see ``zoo/causality.py``."""
-    if not case.promises_causality or _has_no_order(case):
-        return
     module, sample = _per_position(case)
     leak = causality_leak(module, sample, lengths=_legal(case, _LENGTHS))
     expect(leak is None, str(leak))
@@ -28,8 +26,6 @@ def check_causality(case: Case) -> None:
 
 def check_causality_gradient(case: Case) -> None:
     """No output up to t has a gradient to an input after t: the same promise, seen by differentiation."""
-    if not case.promises_causality or _has_no_order(case) or case.role == "stem":
-        return
     module = case.twin().train()
     for length in _legal(case, (7, 17)):
         x = case.inputs(length).requires_grad_()
@@ -44,8 +40,6 @@ def check_causality_gradient(case: Case) -> None:
 
 def check_block_causality(case: Case) -> None:
     """At a site that is causal in blocks, outputs see at most their own block and those before it."""
-    if case.role != "token_mixer" or not case.causal or not case.promises_causality:
-        return
     assert issubclass(case.cls, Mixer)
     module = case.cls(case.config, replace(case.site, block=_BLOCK))  # type: ignore[arg-type]
     lengths = _legal(case, (_BLOCK, 3 * _BLOCK, 8 * _BLOCK))
@@ -55,8 +49,6 @@ def check_block_causality(case: Case) -> None:
 
 def check_liveness(case: Case) -> None:
     """A mixer that may mix tokens does: some output depends on the past, and where it may, on the future."""
-    if case.role != "token_mixer" or not case.can.mixes_tokens:
-        return
     sample, length = vectors(case.d_model), _legal(case, (9,))[0]
     module = case.build()
     expect(sees_future(_Flipped(module), sample, length=length), "no output depends on an earlier input")
@@ -69,19 +61,10 @@ def check_liveness(case: Case) -> None:
 
 def check_positions_apart(case: Case) -> None:
     """What says it does not mix tokens (``mixes_tokens=False``) treats every position on its own."""
-    if case.can.mixes_tokens or _has_no_order(case):
-        return
     module, sample = _per_position(case)
     for direction in (module, _Flipped(module)):
         leak = causality_leak(direction, sample, lengths=_legal(case, (7, 16)), seeds=(0,))
         expect(leak is None, f"mixes_tokens is False, but positions meet: {leak}")
-
-
-def _has_no_order(case: Case) -> bool:
-    """Images, heads with one output per sequence, and transfers have no position-wise order to keep."""
-    pooling = isinstance(case.config, HeadConfig) and not case.config.per_position
-    image = case.role == "stem" and not isinstance(case.input, (TokenInput, FeatureInput))
-    return pooling or image or case.role == "transfer"
 
 
 def _per_position(case: Case) -> tuple[nn.Module, Sampler]:
