@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -95,6 +96,14 @@ def inputs_of(graph: Graph, name: str) -> list[str]:
     return [source for _, source in sorted(edges)]
 
 
+def all_inputs(graph: Graph) -> dict[str, list[str]]:
+    """For every node what ``inputs_of`` says, in one pass."""
+    edges: dict[str, list[tuple[int, str]]] = {name: [] for name in graph}
+    for source, name, slot in graph.in_edges(keys=True):
+        edges[name].append((int(slot), source))
+    return {name: [source for _, source in sorted(slots)] for name, slots in edges.items()}
+
+
 def spec_of(graph: Graph) -> ModelSpec:
     """The spec the graph was made of."""
     spec = graph.graph["spec"]
@@ -109,11 +118,10 @@ def warnings_of(graph: Graph) -> tuple[Problem, ...]:
 
 
 def replace_ops(graph: Graph, replaced: Mapping[str, Op]) -> Graph:
-    """A copy of ``graph`` with other ops at some nodes."""
-    copy = graph.copy()
+    """``graph`` itself with other ops at some nodes: a pass is given its graph to keep."""
     for name, op in replaced.items():
-        copy.nodes[name]["op"] = op
-    return copy
+        graph.nodes[name]["op"] = op
+    return graph
 
 
 def maskless_mixers(graph: Graph) -> dict[str, Op]:
@@ -132,17 +140,37 @@ def is_inside(op: Op, block: Op) -> bool:
     return op.origin[: len(block.origin)] == block.origin
 
 
+def wl_hash(graph: Graph) -> str:
+    """Weisfeiler-Lehman hash of what the nodes do and how they are joined: a diagnostic, not an identity."""
+    plain: nx.DiGraph[str] = nx.DiGraph()
+    for name, op in ops(graph):
+        config = "" if op.config is None else op.config.model_dump_json(by_alias=True)
+        plain.add_node(name, does=f"{op.kind} {config} {op.attributes} {op.stream}")
+        for slot, source in enumerate(inputs_of(graph, name)):
+            slots = plain.edges[source, name]["slots"] if plain.has_edge(source, name) else ""
+            plain.add_edge(source, name, slots=f"{slots} {slot}")
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message="The hashes produced for"
+        )  # differ between versions of networkx
+        return str(nx.weisfeiler_lehman_graph_hash(plain, node_attr="does", edge_attr="slots"))
+
+
 def verify(graph: Graph, after: str) -> None:
     """Hold what every pass must leave behind; a violation is our mistake and names pass and node."""
+    slots: dict[str, list[int]] = {name: [] for name in graph}
     order = {name: i for i, name in enumerate(graph)}
-    assert all(order[a] < order[b] for a, b in graph.edges()), f"after {after}: a node precedes its input"
-    outputs = [name for name in graph if graph.nodes[name]["op"].kind == "output"]
+    useful: set[str] = set()
+    for source, name, slot in graph.in_edges(keys=True):
+        assert order[source] < order[name], f"after {after}: {name} precedes its input {source}"
+        slots[name].append(int(slot))
+        useful.add(source)
+    outputs = [name for name, op in ops(graph) if op.kind == "output"]
     assert len(outputs) == 1, f"after {after}: {len(outputs)} outputs"
-    useful = nx.ancestors(graph, outputs[0]) | set(outputs)
-    for name in graph:
-        op: Op = graph.nodes[name]["op"]
-        slots = sorted(slot for _, _, slot in graph.in_edges(name, keys=True))
-        assert slots == list(range(len(slots))), f"after {after}: {name} has slots {slots}"
+    for name, op in ops(graph):
+        found = sorted(slots[name])
+        assert found == list(range(len(found))), f"after {after}: {name} has slots {found}"
         is_source = op.kind in ("input", "mask")
-        assert is_source != bool(slots), f"after {after}: {name} ({op.kind}) has {len(slots)} inputs"
-        assert is_source or name in useful, f"after {after}: the output does not depend on {name}"
+        assert is_source != bool(found), f"after {after}: {name} ({op.kind}) has {len(found)} inputs"
+        is_read = name in useful or op.kind == "output"  # then, as there are no cycles, so is the output
+        assert is_source or is_read, f"after {after}: nothing reads {name}"

@@ -17,10 +17,9 @@ def check(graph: Graph) -> Graph:
     problems += _head_misfit(graph)
     if problems:
         raise SpecError(problems=dict.fromkeys(problems))
-    checked = graph.copy()
     warnings = [*graph.graph["warnings"], *_smells(graph), *_order_blind(graph), *_needless_promises(graph)]
-    checked.graph["warnings"] = tuple(dict.fromkeys(warnings))
-    return checked
+    graph.graph["warnings"] = tuple(dict.fromkeys(warnings))
+    return graph
 
 
 def _misfits(op: Op, graph: Graph) -> Iterator[Problem]:

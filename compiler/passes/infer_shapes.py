@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 from archspec import Problem, Site
-from compiler.graph import Graph, Op, Stream, inputs_of, ops, replace_ops, spec_of
+from compiler.graph import Graph, Op, Stream, all_inputs, ops, replace_ops, spec_of
 from zoo.contract import HeadConfig, StemConfig
 
 
 def infer_shapes(graph: Graph) -> Graph:
     """Lengths are the greatest ones, from ``input.seq_len``. What does not fit is noted for ``check``."""
     infer = _Inference(graph)
+    inputs = all_inputs(graph)
     for name, op in ops(graph):
-        streams = [infer.streams[source] for source in inputs_of(graph, name)]
+        streams = [infer.streams[source] for source in inputs[name]]
         op = infer.sited(op, streams)
         op = replace(op, stream=infer.stream(op, streams))
         assert op.stream is not None
