@@ -6,6 +6,7 @@ from compiler.graph import Graph, Op, Stream
 from compiler.load import load
 from compiler.model import CompiledModel, ModelOutput
 from compiler.passes.resolve import load_spec, resolve
+from compiler.profiling import Profile, profile
 
 __all__ = [
     "PASSES",
@@ -15,11 +16,13 @@ __all__ = [
     "Graph",
     "ModelOutput",
     "Op",
+    "Profile",
     "Stream",
     "Watch",
     "build_graph",
     "compile_spec",
     "load",
     "load_spec",
+    "profile",
     "resolve",
 ]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 
 from archspec import DTYPE_BYTES, Cost, CostContext, Dtype, Input, Phase, Site, SpecError
 from archspec.config import ComponentConfig
 from archspec.inputs import ImageInput
-from compiler.graph import Graph, Op, inputs_of, ops, spec_of
+from compiler.graph import Graph, Op, all_inputs, ops, spec_of
 from zoo.contract import HeadConfig, StemConfig
+
+_COST_FIELDS = tuple(field.name for field in fields(Cost))
 
 
 @dataclass(frozen=True)
@@ -62,10 +65,17 @@ def model_cost(
 
 
 def total(costs: Iterable[Cost]) -> Cost:
-    """The sum of many costs, in one pass."""
-    costs = list(costs)
-    sums = {field.name: sum(getattr(cost, field.name) for cost in costs) for field in fields(Cost)}
-    return Cost(**sums | {"workspace_bytes": max((cost.workspace_bytes for cost in costs), default=0)})
+    """The sum of many costs; equal layers share one object, which is multiplied."""
+    distinct: dict[int, Cost] = {}
+    times: Counter[int] = Counter()
+    for cost in costs:
+        distinct[id(cost)] = cost
+        times[id(cost)] += 1
+    sums = {
+        name: sum(times[key] * getattr(cost, name) for key, cost in distinct.items()) for name in _COST_FIELDS
+    }
+    workspace = max((cost.workspace_bytes for cost in distinct.values()), default=0)
+    return Cost(**sums | {"workspace_bytes": workspace})
 
 
 class CostPlan:
@@ -74,18 +84,23 @@ class CostPlan:
     def __init__(self, graph: Graph, seq_len: int | None = None):
         """``seq_len`` is the input's length, the greatest one by default."""
         self.graph = graph
-        self.sources = {name: inputs_of(graph, name) for name in graph}
+        self.ops = dict(ops(graph))
+        self.sources = all_inputs(graph)
         self.extents: dict[str, Extent] = {}
         self.asked: list[Asked] = []
         self.nodes: dict[str, int | None] = {}  # which of ``asked`` a node is; None without a component
         self.repeated: set[str] = set()  # later turns of a loop
+        self.plain: dict[str, tuple[str, int]] = {}  # kind and elements of a node without a component
         found: dict[tuple[object, ...], int] = {}
         modules: set[str] = set()
-        for name, op in ops(graph):
+        for name, op in self.ops.items():
             before = [self.extents[source] for source in self.sources[name]]
             self.extents[name] = _extent(graph, op, before, seq_len)
             self.nodes[name] = None
             if op.config is None:
+                assert op.stream is not None, f"{name} has no stream: costs come after infer_shapes"
+                extent = self.extents[name]
+                self.plain[name] = (op.kind, extent.fold * extent.length * op.stream.width)
                 continue
             assert op.site is not None, f"{name} has no site: costs come after infer_shapes"
             extent = before[0] if op.kind == "head" else self.extents[name]
@@ -114,15 +129,20 @@ class CostPlan:
             )
             for asked in self.asked
         ]
+        bare = [_without_params(answer) for answer in answers] if self.repeated else []
+        plain: dict[tuple[str, int], Cost] = {}
         costs: dict[str, Cost] = {}
         for name, index in self.nodes.items():
-            if index is None:
-                extent = Extent(1) if phase == "decode" else self.extents[name]
-                costs[name] = _plain_cost(self.graph, name, extent, batch_size, DTYPE_BYTES[dtype])
-            else:
-                costs[name] = answers[index]
-        for name in self.repeated:
-            costs[name] = _without_params(costs[name])
+            if index is not None:
+                costs[name] = bare[index] if name in self.repeated else answers[index]
+                continue
+            kind, elements = self.plain[name]
+            if phase == "decode":
+                elements //= self.extents[name].fold * self.extents[name].length
+            key = (kind, batch_size * elements)
+            if key not in plain:
+                plain[key] = _plain_cost(*key, DTYPE_BYTES[dtype])
+            costs[name] = plain[key]
         return costs
 
 
@@ -131,7 +151,7 @@ def _extent(graph: Graph, op: Op, sources: list[Extent], seq_len: int | None) ->
         case "input" | "mask":
             return Extent(spec_of(graph).input.seq_len if seq_len is None else seq_len)
         case "stem":
-            return Extent(_stem_length(graph, op, sources[0].length))
+            return Extent(stem_length(graph, op, sources[0].length))
         case "group":
             length = op.number("length")
             return Extent(length, -(-sources[0].length // length))
@@ -145,7 +165,7 @@ def _extent(graph: Graph, op: Op, sources: list[Extent], seq_len: int | None) ->
     return sources[0]
 
 
-def _stem_length(graph: Graph, op: Op, seq_len: int) -> int:
+def stem_length(graph: Graph, op: Op, seq_len: int) -> int:
     """Length of the stream made of ``seq_len`` raw positions."""
     spec, stem = spec_of(graph), op.config
     assert isinstance(stem, StemConfig)
@@ -160,19 +180,11 @@ def _stem_length(graph: Graph, op: Op, seq_len: int) -> int:
     return stem.out_length(shorter)
 
 
-def _plain_cost(graph: Graph, name: str, extent: Extent, batch_size: int, item_bytes: int) -> Cost:
+def _plain_cost(kind: str, elements: int, item_bytes: int) -> Cost:
     """A node without a component: additions count by element, a shift is a copy, all else is a view."""
-    op: Op = graph.nodes[name]["op"]
-    if op.kind not in ("add", "shift"):
-        return _FREE
-    assert op.stream is not None
-    elements = batch_size * extent.fold * extent.length * op.stream.width
-    if op.kind == "shift":
-        return Cost(bytes_moved=2 * elements * item_bytes)
-    return Cost(flops_elementwise=elements, bytes_moved=3 * elements * item_bytes)
-
-
-_FREE = Cost()
+    if kind == "add":
+        return Cost(flops_elementwise=elements, bytes_moved=3 * elements * item_bytes)
+    return Cost(bytes_moved=2 * elements * item_bytes) if kind == "shift" else Cost()
 
 
 def _without_params(cost: Cost) -> Cost:

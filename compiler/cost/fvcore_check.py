@@ -74,7 +74,12 @@ def _analysis(
 
 def _read(analysis: Any) -> Counted:
     with torch.no_grad():
-        by_op = {name: int(count) for name, count in analysis.by_operator().items() if count}
+        counted = analysis.by_operator()
+    by_op: dict[str, int] = {}
+    for name, count in counted.items():
+        op = "conv" if name.startswith("_convolution") else name  # fvcore's own handle calls it so
+        if count:
+            by_op[op] = by_op.get(op, 0) + int(count)
     unknown = (name for name in analysis.unsupported_ops() if not is_zero_cost(name))
     return Counted(sum(by_op.values()), tuple(sorted(unknown)), dict(sorted(by_op.items())))
 

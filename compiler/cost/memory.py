@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 
 from archspec import DTYPE_BYTES, Cost, Dtype
 from compiler.cost.closed_form import CostPlan, total
-from compiler.graph import Op, spec_of
+from compiler.graph import spec_of
 
 _VIEWS = ("group", "ungroup", "mask_view", "output")
 _ADAMW_STATES = 2
@@ -43,10 +43,10 @@ class Memory:
         return asdict(self)
 
 
-def model_memory(plan: CostPlan, *, batch_size: int = 1, dtype: Dtype = "float32") -> Memory:
-    """The memory of ``plan``'s model; needs two evaluations of its costs."""
-    forward = plan.costs(batch_size=batch_size, dtype=dtype, phase="prefill")
-    train = plan.costs(batch_size=batch_size, dtype=dtype, phase="train")
+def model_memory(
+    plan: CostPlan, *, forward: dict[str, Cost], train: dict[str, Cost], batch_size: int, dtype: Dtype
+) -> Memory:
+    """The memory of ``plan``'s model, whose costs are given: phases prefill and train."""
     item_bytes = DTYPE_BYTES[dtype]
     sizes = output_bytes(plan, batch_size=batch_size, item_bytes=item_bytes)
     whole = total(forward.values())
@@ -63,23 +63,21 @@ def model_memory(plan: CostPlan, *, batch_size: int = 1, dtype: Dtype = "float32
 
 def output_bytes(plan: CostPlan, *, batch_size: int, item_bytes: int) -> dict[str, int]:
     """Bytes of every node's output; token ids are 8 bytes each."""
+    ids = spec_of(plan.graph).input.kind == "tokens"
     sizes = {}
-    for name in plan.nodes:
-        op: Op = plan.graph.nodes[name]["op"]
+    for name, op in plan.ops.items():
         assert op.stream is not None
         extent = plan.extents[name]
-        is_ids = op.kind == "input" and spec_of(plan.graph).input.kind == "tokens"
         elements = batch_size * extent.fold * extent.length * op.stream.width
-        sizes[name] = elements * (8 if is_ids else item_bytes) if op.kind != "mask" else 0
+        sizes[name] = elements * (8 if ids and op.kind == "input" else item_bytes) if op.kind != "mask" else 0
     return sizes
 
 
 def _forward_extra(plan: CostPlan, costs: dict[str, Cost], sizes: dict[str, int]) -> int:
-    """The most that is alive at once in a forward pass, beyond the weights; views share their source's storage."""
+    """The most that is alive at once in a forward pass, beyond the weights; a view is its source."""
     storage: dict[str, str] = {}
     last_use: dict[str, str] = {}
-    for name in plan.nodes:
-        op: Op = plan.graph.nodes[name]["op"]
+    for name, op in plan.ops.items():
         storage[name] = storage[plan.sources[name][0]] if op.kind in _VIEWS else name
         for source in plan.sources[name]:
             last_use[storage[source]] = name

@@ -1,0 +1,58 @@
+"""archspec profile: what a spec costs, from its closed form; fvcore and the clock on request."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from archspec.commands._plugins import importable
+
+
+def profile(
+    spec: Annotated[Path, typer.Argument(help="A model spec.", show_default=False)],
+    seq_len: Annotated[int | None, typer.Option(help="Tokens; default the longest the spec takes.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Sequences at once.")] = 1,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or float64.")] = "float32",
+    phase: Annotated[
+        str, typer.Option(help="prefill, decode or train: what is shown and timed.")
+    ] = "prefill",
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Count every unique part with fvcore too.")
+    ] = False,
+    measure: Annotated[bool, typer.Option("--measure", help="Time the model on the device.")] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto; for --measure.")] = "cpu",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Change the spec: layers[0].token_mixer.window=64.")
+    ] = None,
+    plugin: Annotated[list[str] | None, typer.Option(help="A package with components of your own.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Show parameters, FLOPs, memory and latency of a model; no weight is made unless asked to."""
+    from compiler import load_spec, profiling
+    from zoo import load_zoo
+
+    plugins = importable(plugin or ())
+    model = load_spec(spec, overrides=set_ or (), plugins=plugins)
+    found = profiling.profile(
+        model,
+        seq_len=seq_len,
+        batch_size=batch_size,
+        dtype=dtype,
+        phase=phase,
+        verify=verify,
+        measure=measure,
+        device=device,
+        zoo=load_zoo(plugins),
+    )
+    if json_:
+        typer.echo(json.dumps(found.as_json(), indent=2))
+    else:
+        from compiler.profile_view import render
+
+        Console().print(render(found))
+    if found.verification is not None and found.verification.exact is False:
+        raise typer.Exit(1)

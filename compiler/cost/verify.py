@@ -1,0 +1,309 @@
+"""fvcore against the closed form: every unique component at small lengths, and the whole model where it fits.
+
+Multiply-adds and parameters are compared as integers. Beside them stands what fvcore says without our
+handles, and which operations make the difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor, nn
+
+from archspec import Cost, CostContext, SpecError
+from compiler.cost.closed_form import Asked, CostPlan, Extent, stem_length, total
+from compiler.cost.fvcore_check import Counted, count_macs, count_parameters, count_stock
+from compiler.graph import Graph, Op, inputs_of, ops, spec_of
+from compiler.passes.lower import component_of, lower
+from compiler.random_inputs import random_inputs
+from zoo import Zoo
+from zoo.contract import Head, HeadConfig, Mixer, Stem
+
+_BATCH = 2
+_LENGTHS = (3, 33, 130)  # below and above the usual chunks and windows, one of them odd
+_CONTEXT = 5  # tokens before the counted decoding step
+_MOST_FLOPS = 2e10  # of one traced forward pass
+_MEMORY_SHARE = 0.25  # of what is free, for one module under test
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison: a component (or the whole model) at one length, in multiply-adds and parameters."""
+
+    path: str  # the first node that is such a component
+    kind: str
+    n_nodes: int
+    phase: str
+    length: int
+    macs: int  # closed form
+    fvcore_macs: int  # with our handles
+    stock_macs: int | None  # without; None where fvcore fails
+    params: int
+    fvcore_params: int
+    unknown_ops: tuple[str, ...]
+    differences: tuple[str, ...]  # between stock fvcore and ours, by operation
+
+    @property
+    def exact(self) -> bool:
+        return self.macs == self.fvcore_macs and self.params == self.fvcore_params and not self.unknown_ops
+
+
+@dataclass(frozen=True)
+class Verification:
+    """All comparisons; ``skipped`` says what was not compared, and why."""
+
+    checks: tuple[Check, ...]
+    skipped: tuple[str, ...]
+    n_components_unchecked: int
+
+    @property
+    def exact(self) -> bool | None:
+        """False if anything differs, None if a component was not compared, else True."""
+        if not all(check.exact for check in self.checks):
+            return False
+        return None if self.n_components_unchecked or not self.checks else True
+
+    @property
+    def unknown_ops(self) -> list[str]:
+        return sorted({op for check in self.checks for op in check.unknown_ops})
+
+    def as_json(self) -> dict[str, Any]:
+        whole = [check for check in self.checks if check.kind == "model"]
+        return {
+            "fvcore_macs": whole[-1].fvcore_macs if whole else None,
+            "exact": self.exact,
+            "lengths": sorted({check.length for check in self.checks}),
+            "unknown_ops": self.unknown_ops,
+            "checks": [asdict(check) | {"exact": check.exact} for check in self.checks],
+            "skipped": list(self.skipped),
+        }
+
+
+def verify_costs(graph: Graph, zoo: Zoo) -> Verification:
+    """Build every unique component of ``graph`` alone, then the whole model, trace them, and compare."""
+    plan = CostPlan(graph)
+    checks: list[Check] = []
+    skipped: list[str] = []
+    for asked, nodes in _unique(plan):
+        cost = asked.config.cost(_context(asked, 1))
+        if (reason := _too_big(cost)) is not None:
+            skipped.append(f"{nodes[0]}: {reason}")
+            continue
+        component = _Component(graph, zoo, asked, nodes[0], len(nodes))
+        checks += component.checks()
+    n_unchecked = len(skipped)
+    if (reason := _too_big(total(plan.costs().values()))) is not None:
+        skipped.append(f"the whole model: {reason}")
+    else:
+        checks += _model_checks(graph, zoo)
+    return Verification(tuple(checks), tuple(skipped), n_unchecked)
+
+
+def _unique(plan: CostPlan) -> list[tuple[Asked, list[str]]]:
+    """Each unique component with the nodes that are such; equal configurations count as one."""
+    found: list[tuple[Asked, list[str]]] = []
+    for index, asked in enumerate(plan.asked):
+        nodes = [name for name, i in plan.nodes.items() if i == index]
+        twin = next((entry for entry in found if entry[0] == asked), None)
+        if twin is None:
+            found.append((asked, nodes))
+        else:
+            twin[1].extend(nodes)
+    return found
+
+
+class _Component:
+    """A unique component, built alone."""
+
+    def __init__(self, graph: Graph, zoo: Zoo, asked: Asked, path: str, n_nodes: int):
+        self.graph, self.asked, self.path, self.n_nodes = graph, asked, path, n_nodes
+        self.op: Op = graph.nodes[path]["op"]
+        self.module = component_of(self.op, zoo, graph).eval()
+        self.params = count_parameters(self.module)
+        if (
+            isinstance(self.module, Head)
+            and isinstance(self.op.config, HeadConfig)
+            and self.op.config.is_tied
+        ):
+            stem = component_of(graph.nodes["stem"]["op"], zoo, graph)
+            assert isinstance(stem, Stem)
+            self.module.tie(stem)
+            self.params = count_parameters(self.module) - stem.table().numel()  # counted at the stem
+
+    def checks(self) -> Iterator[Check]:
+        for length, args, ctx in self.cases():
+            yield self.check("prefill", length, self.asked.config.cost(ctx), args)
+        can = self.asked.config.capabilities()
+        if isinstance(self.module, Mixer) and self.asked.site.causal and can.decode != "none":
+            yield self.decode_check(self.module)
+
+    def cases(self) -> Iterator[tuple[int, tuple[Tensor, ...], CostContext]]:
+        """Lengths that the component takes, each with arguments and the question that its cost answers."""
+        site, op = self.asked.site, self.op
+        width = site.d_model
+        if op.kind == "stem":
+            for raw in _raw_lengths(self.graph, op):
+                inputs = random_inputs(spec_of(self.graph).input, batch_size=_BATCH, seq_len=raw)
+                yield raw, (inputs,), _context(self.asked, stem_length(self.graph, op, raw))
+            return
+        if op.kind == "latents":
+            for n_groups in {1, op.number("n_groups")}:
+                tokens = torch.randn(_BATCH, n_groups * op.number("length"), 1)
+                yield tokens.shape[1], (tokens,), _context(self.asked, n_groups * op.number("n_latents"))
+            return
+        lengths = [site.seq_len] if op.kind == "group_positions" else _lengths(self.asked)
+        for length in lengths:
+            x = torch.randn(_BATCH, length, width)
+            if op.kind in ("read", "write"):
+                source = torch.randn(_BATCH, length + 2, self.asked.d_source)
+                yield length, (x, source), _context(self.asked, length, source_len=length + 2)
+            elif op.kind == "combine":
+                n_branches = len(inputs_of(self.graph, self.path))
+                yield length, (x,) * n_branches, _context(self.asked, length)
+            else:
+                yield length, (x,), _context(self.asked, length)
+
+    def decode_check(self, mixer: Mixer) -> Check:
+        """One step after a few tokens."""
+        width = self.asked.site.d_model
+        context_len = min(_CONTEXT, self.asked.site.seq_len - 1)
+        state = mixer.init_state(_BATCH, dtype=torch.float32, device="cpu")
+        if context_len:
+            with torch.no_grad():
+                _, state = mixer.prefill(torch.randn(_BATCH, context_len, width), state)
+        ctx = self.asked.context(batch_size=_BATCH, dtype="float32", phase="decode", context_len=context_len)
+        args = (torch.randn(_BATCH, width), state)
+        return self.check("decode", context_len + 1, self.asked.config.cost(ctx), args, method="step")
+
+    def check(
+        self, phase: str, length: int, cost: Cost, args: tuple[object, ...], *, method: str = "forward"
+    ) -> Check:
+        assert self.op.config is not None
+        return _compare(
+            self.module, args, cost, method=method, path=self.path, kind=self.op.config.kind,
+            n_nodes=self.n_nodes, phase=phase, length=length, params=self.params,
+        )  # fmt: skip
+
+
+def _model_checks(graph: Graph, zoo: Zoo) -> Iterator[Check]:
+    module = lower(graph, zoo, seed=0).eval()
+    params = count_parameters(module)
+    for length in _model_lengths(graph):
+        cost = total(CostPlan(graph, length).costs(batch_size=_BATCH).values())
+        inputs = random_inputs(spec_of(graph).input, batch_size=_BATCH, seq_len=length)
+        yield _compare(
+            module, (inputs,), cost, method="forward", path="", kind="model", n_nodes=1, phase="prefill",
+            length=length, params=params,
+        )  # fmt: skip
+
+
+def _compare(
+    module: nn.Module,
+    args: tuple[object, ...],
+    cost: Cost,
+    *,
+    method: str,
+    path: str,
+    kind: str,
+    n_nodes: int,
+    phase: str,
+    length: int,
+    params: int,
+) -> Check:
+    assert cost.flops % 2 == 0, f"{kind}: {cost.flops} FLOPs are no multiply-adds"
+    counted = count_macs(module, args, method=method)
+    stock: Counted | None = None
+    try:
+        stock = count_stock(module, args, method=method)
+    except Exception as error:  # whatever it stumbles over is what we report
+        differences: tuple[str, ...] = (f"stock fvcore fails: {type(error).__name__}",)
+    else:
+        differences = _differences(counted, stock)
+    return Check(
+        path=path,
+        kind=kind,
+        n_nodes=n_nodes,
+        phase=phase,
+        length=length,
+        macs=cost.flops // 2,
+        fvcore_macs=counted.macs,
+        stock_macs=stock.macs if stock else None,
+        params=cost.params,
+        fvcore_params=params,
+        unknown_ops=counted.unknown_ops,
+        differences=differences,
+    )
+
+
+def _differences(counted: Counted, stock: Counted) -> tuple[str, ...]:
+    """Per operation that the two count differently, stock fvcore's figure less ours."""
+    names = sorted({*counted.by_op, *stock.by_op})
+    gaps = {name: stock.by_op.get(name, 0) - counted.by_op.get(name, 0) for name in names}
+    return tuple(f"{name} {gap:+,}" for name, gap in gaps.items() if gap)
+
+
+def _context(asked: Asked, length: int, *, source_len: int | None = None) -> CostContext:
+    asked = replace(asked, extent=Extent(length))
+    if source_len is not None:
+        asked = replace(asked, source_len=source_len)
+    return asked.context(batch_size=_BATCH, dtype="float32", phase="prefill", context_len=0)
+
+
+def _lengths(asked: Asked) -> list[int]:
+    """Two or three legal lengths; the longer ones only where they are cheap."""
+    multiple = asked.config.capabilities().length_multiple_of
+    most = min(asked.site.seq_len, asked.config.capabilities().length_at_most or asked.site.seq_len)
+    lengths = sorted({min(-(-length // multiple) * multiple, most) for length in _LENGTHS})
+    return [
+        length
+        for length in lengths
+        if length == lengths[0] or asked.config.cost(_context(asked, length)).flops <= _MOST_FLOPS
+    ]
+
+
+def _raw_lengths(graph: Graph, op: Op) -> list[int]:
+    """Input lengths that the stem takes."""
+    greatest = spec_of(graph).input.seq_len
+    legal = []
+    for length in sorted({min(length, greatest) for length in (*_LENGTHS, 128)}):
+        try:
+            stem_length(graph, op, length)
+        except SpecError:
+            continue
+        legal.append(length)
+    return legal[:3] or [greatest]
+
+
+def _model_lengths(graph: Graph) -> list[int]:
+    """Up to two input lengths that every part of the model takes; FIT's groups are full."""
+    greatest = spec_of(graph).input.seq_len
+    groups = [op.number("length") for _, op in ops(graph) if op.kind == "group"]
+    legal: list[int] = []
+    for length in sorted({min(length, greatest) for length in (*_LENGTHS, 128, 512, *groups)} | {greatest}):
+        try:
+            plan = CostPlan(graph, length)
+        except SpecError:
+            continue
+        fits = all(
+            asked.extent.length % asked.config.capabilities().length_multiple_of == 0 for asked in plan.asked
+        )
+        stem = plan.extents["stem"].length
+        full = all(
+            plan.extents[name].fold * op.number("length") == stem
+            for name, op in ops(graph)
+            if op.kind == "group" and op.stream is not None and op.stream.name == "tokens"
+        )
+        if fits and full and (not legal or total(plan.costs().values()).flops <= _MOST_FLOPS):
+            legal.append(length)
+    return legal[-2:]
+
+
+def _too_big(cost: Cost) -> str | None:
+    needed, free = 4 * cost.params, psutil.virtual_memory().available
+    if needed <= _MEMORY_SHARE * free:
+        return None
+    return f"its weights need {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free"

@@ -1,0 +1,219 @@
+"""ModelSpec -> Profile: what a model costs, before any weight exists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast, get_args
+
+from archspec import Cost, Dtype, ModelSpec, Phase, Problem, SpecError, did_you_mean
+from compiler.build import build_graph, compile_spec
+from compiler.cost.closed_form import CostPlan, total
+from compiler.cost.memory import Memory, model_memory
+from compiler.decode import decode_obstacles
+from compiler.device.info import device_info, resolve_device
+from compiler.device.latency import Latency
+from compiler.device.model_latency import measure_model
+from compiler.graph import Graph, Op, ops, spec_of
+from zoo import Zoo, load_zoo
+
+if TYPE_CHECKING:
+    from compiler.cost.verify import Verification
+
+PHASES: tuple[Phase, ...] = get_args(Phase)
+DTYPES: tuple[Dtype, ...] = get_args(Dtype)
+TRAIN_FACTOR = 3  # forward, and a backward pass of two matmuls for each of its matmuls
+Flops = dict[Phase, int | None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One node's share: FLOPs by phase, None where the model does not decode."""
+
+    path: str
+    kind: str
+    cost: Cost  # of a forward pass in phase train
+    flops: Flops
+    flops_needed: Flops
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "path": self.path,
+            "kind": self.kind,
+            "params": self.cost.params,
+            "flops": self.flops,
+            "flops_needed": self.flops_needed,
+            "flops_elementwise": self.cost.flops_elementwise,
+            "activation_bytes": self.cost.activation_bytes,
+            "kv_bytes_per_token": self.cost.kv_bytes_per_token,
+            "state_bytes": self.cost.state_bytes,
+        }
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a model costs for one batch. FLOPs count 2 per multiply-add, matmul-class operations only.
+
+    ``flops`` is what dense kernels do, ``flops_needed`` the same with masks and windows exact. Phase
+    ``prefill`` is a forward pass over ``seq_len`` tokens; ``decode`` the last of these tokens alone, the
+    others being in the caches; ``train`` three forward passes (backward repeats every matmul twice).
+    """
+
+    name: str
+    seq_len: int
+    batch_size: int
+    dtype: Dtype
+    phase: Phase
+    params: int
+    params_active: int
+    params_embedding: int
+    flops: Flops
+    flops_needed: Flops
+    memory: Memory
+    rows: tuple[Row, ...]
+    latency: Latency | None = None
+    device: str | None = None
+    verification: Verification | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The stable keys of ``profile --json``."""
+        latency = self.latency
+        return {
+            "name": self.name,
+            "seq_len": self.seq_len,
+            "batch_size": self.batch_size,
+            "dtype": self.dtype,
+            "phase": self.phase,
+            "params": self.params,
+            "params_active": self.params_active,
+            "params_embedding": self.params_embedding,
+            "flops": self.flops,
+            "flops_needed": self.flops_needed,
+            "memory": self.memory.as_json(),
+            "latency_ms": {
+                "value": latency.median_ms if latency else None,
+                "low": latency.low_ms if latency else None,
+                "high": latency.high_ms if latency else None,
+                "source": "measured" if latency else None,
+                "n": latency.n if latency else None,
+                "tier": "eager" if latency else None,
+                "device": self.device,
+            },
+            "layers": [row.as_json() for row in self.rows],
+            "verify": self.verification.as_json() if self.verification else None,
+        }
+
+    def _repr_html_(self) -> str:
+        from compiler.profile_view import to_html
+
+        return to_html(self)
+
+
+def profile(
+    spec: ModelSpec,
+    *,
+    seq_len: int | None = None,
+    batch_size: int = 1,
+    dtype: str = "float32",
+    phase: str = "prefill",
+    verify: bool = False,
+    measure: bool = False,
+    device: str = "cpu",
+    zoo: Zoo | None = None,
+) -> Profile:
+    """The profile of ``spec``; weights come into being only for ``verify`` and ``measure``.
+
+    ``verify`` counts every unique component with fvcore, ``measure`` times ``phase`` on ``device``. Wrong
+    arguments are one SpecError that names them all.
+    """
+    zoo = zoo or load_zoo()
+    length, checked_dtype, checked_phase = _checked(spec, seq_len, batch_size, dtype, phase)
+    graph = build_graph(spec, zoo=zoo)
+    found = closed_profile(
+        graph, seq_len=length, batch_size=batch_size, dtype=checked_dtype, phase=checked_phase
+    )
+    if verify:
+        from compiler.cost.verify import verify_costs  # imports fvcore
+
+        found = replace(found, verification=verify_costs(graph, zoo))
+    if measure:
+        latency = measure_model(
+            compile_spec(spec, gate=False, zoo=zoo),
+            batch_size=batch_size, seq_len=length, phase=checked_phase, dtype=checked_dtype, device=device,
+        )  # fmt: skip
+        found = replace(found, latency=latency, device=device_info(resolve_device(device)).name)
+    return found
+
+
+def closed_profile(
+    graph: Graph, *, seq_len: int, batch_size: int, dtype: Dtype, phase: Phase = "prefill"
+) -> Profile:
+    """The part of a profile that needs no weights, from a checked graph."""
+    obstacles = list(decode_obstacles(graph))
+    if phase == "decode" and obstacles:
+        raise SpecError(problems=obstacles)
+    plan = CostPlan(graph, seq_len)
+    prefill, train = (plan.costs(batch_size=batch_size, dtype=dtype, phase=p) for p in ("prefill", "train"))
+    decode: dict[str, Cost] = {}
+    if not obstacles:
+        decode = plan.costs(batch_size=batch_size, dtype=dtype, phase="decode", context_len=seq_len - 1)
+    rows = tuple(
+        Row(name, _kind(op), train[name], *_flops(prefill[name], decode.get(name), train[name]))
+        for name, op in ops(graph)
+        if op.config is not None or op.kind == "add"
+    )
+    whole = total(train.values())
+    whole_decode = total(decode.values()) if decode else None
+    flops, flops_needed = _flops(total(prefill.values()), whole_decode, whole)
+    return Profile(
+        name=spec_of(graph).name,
+        seq_len=seq_len,
+        batch_size=batch_size,
+        dtype=dtype,
+        phase=phase,
+        params=whole.params,
+        params_active=whole.params_active,
+        params_embedding=whole.params_embedding,
+        flops=flops,
+        flops_needed=flops_needed,
+        memory=model_memory(plan, forward=prefill, train=train, batch_size=batch_size, dtype=dtype),
+        rows=rows,
+    )
+
+
+def _flops(prefill: Cost, decode: Cost | None, train: Cost) -> tuple[Flops, Flops]:
+    """FLOPs and needed FLOPs by phase."""
+    return (
+        {
+            "prefill": prefill.flops,
+            "decode": decode.flops if decode else None,
+            "train": TRAIN_FACTOR * train.flops,
+        },
+        {
+            "prefill": prefill.flops_needed,
+            "decode": decode.flops_needed if decode else None,
+            "train": TRAIN_FACTOR * train.flops_needed,
+        },
+    )
+
+
+def _kind(op: Op) -> str:
+    return op.kind if op.config is None else op.config.kind
+
+
+def _checked(
+    spec: ModelSpec, seq_len: int | None, batch_size: int, dtype: str, phase: str
+) -> tuple[int, Dtype, Phase]:
+    """The arguments as what they are, or one SpecError with everything that is wrong with them."""
+    greatest = spec.input.seq_len
+    problems = []
+    if seq_len is not None and not 1 <= seq_len <= greatest:
+        problems.append(Problem(f"seq_len {seq_len} is not in 1..{greatest}, what '{spec.name}' takes"))
+    if batch_size < 1:
+        problems.append(Problem(f"batch_size {batch_size} is not at least 1"))
+    if dtype not in DTYPES:
+        problems.append(Problem(f"unknown dtype '{dtype}'", hint=did_you_mean(dtype, DTYPES)))
+    if phase not in PHASES:
+        problems.append(Problem(f"unknown phase '{phase}'", hint=did_you_mean(phase, PHASES)))
+    if problems:
+        raise SpecError(problems=problems)
+    return seq_len or greatest, cast(Dtype, dtype), cast(Phase, phase)
