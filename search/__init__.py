@@ -8,15 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from search.driver import run
     from search.solve import load_result
+    from search.start import run
 
 __all__ = ["load_result", "run"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "run":
-        from search.driver import run
+        from search.start import run
 
         return run
     if name == "load_result":

@@ -66,7 +66,7 @@ class Evaluator(Protocol):
     genome: Genome
     tasks: tuple[TaskInfo, ...]
 
-    def size(self) -> tuple[int, bool]:
+    def size(self) -> tuple[float, bool]:
         """How many fillings the space has, and whether that is exact."""
 
     def enumerate(self) -> Iterator[dict[str, Any]]:

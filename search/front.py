@@ -41,6 +41,12 @@ class Objective:
         """+1 where smaller is better, -1 where larger is."""
         return 1 if self.direction == "minimize" else -1
 
+    def share(self, value: float) -> float:
+        """Where ``value`` is in the box: 0 at the ideal, 1 at the reference, more beyond it."""
+        span = abs(self.reference - self.ideal)
+        away = self.sign * (value - self.ideal)
+        return away / span if span > 0 else float(away > 0)
+
 
 @dataclass(frozen=True)
 class Limit:
@@ -162,7 +168,7 @@ class SearchResult:
     refusals: Mapping[str, int]  # reason code -> count: a budget's quantity, "misfit" or "invalid"
     failures: Mapping[str, int]  # reason -> count
     fronts_by_aggregate: Mapping[str, tuple[int, ...]]  # "mean" | "min" -> trials on the front under it
-    space_size: tuple[int, bool]  # number of fillings, and whether it is exact (else an estimate)
+    space_size: tuple[float, bool]  # number of fillings, and whether it is exact (else an estimate)
     seed: int
     complete: bool  # False: interrupted; ``stopped`` says why
     stopped: str  # "40 candidates trained", "space exhausted", "time limit", "interrupted"

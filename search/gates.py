@@ -24,7 +24,7 @@ _N_DESCENTS = 4
 class Survey:
     """A look at the space before a search: ``n_seen`` fillings, all there are if ``exhaustive``."""
 
-    n_fillings: int
+    n_fillings: float  # inf with a continuous gene
     is_exact: bool
     n_seen: int
     exhaustive: bool
@@ -37,7 +37,7 @@ class Survey:
 
 
 def refusal(candidate: Candidate, budgets: Mapping[str, Budget]) -> tuple[str, str] | None:
-    """The first closed-form budget that ``candidate`` breaks, and all of them in words; None if it may run."""
+    """The first closed-form budget that ``candidate`` breaks, and all in words; None if it may run."""
     broken = [name for name, value in candidate.costs.items() if _broken(budgets, name, value)]
     return (broken[0], "; ".join(violations(budgets, candidate.costs))) if broken else None
 
@@ -139,10 +139,8 @@ def _impossible(
 ) -> SpecError:
     name, value = budget.quantity, best.costs[budget.quantity]
     word = "cheapest" if budget.op == "<=" else "largest"
-    how = (
-        f"all {n_seen} fillings" if exhaustive else f"{n_seen} sampled fillings, and descents from their best"
-    )
-    layers = " | ".join(token if token != "none" else channel for token, channel in best.strip)
+    how = f"all {n_seen} fillings" if exhaustive else f"{n_seen} sampled fillings and descents from there"
+    layers = " | ".join("+".join(kind for kind in pair if kind != "none") for pair in best.strip)
     return locate(
         ("budgets", name),
         f"no candidate meets '{budget}': the {word} candidate ({layers}) has {show(name, value)} ({value:g})",

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from archspec.errors import SpecError
 from archspec.quantities import Budget
-from search.front import Direction, SearchResult
+from search.front import Direction
 from search.genome import Genome
 from search.proposers import Past
 
@@ -41,7 +41,7 @@ def mirror(
     name: str,
     genome: Genome,
     directions: Sequence[Direction],
-    pasts: Sequence[tuple[int, Past, str]],
+    history: Sequence[tuple[int, str, Past]],
 ) -> int:
     """Add to the study ``name`` at ``url`` the trials that it lacks; returns how many were added."""
     shown = hide_password(url)
@@ -52,7 +52,7 @@ def mirror(
         known = {trial.user_attrs.get(_TRIAL) for trial in study.get_trials(deepcopy=False)}
         fresh = [
             frozen_trial(genome, past, {_TRIAL: number, "archspec:spec": spec})
-            for number, past, spec in pasts
+            for number, spec, past in history
             if number not in known and past.state != "pending"
         ]
         study.add_trials(fresh)
@@ -72,8 +72,3 @@ def hide_password(url: str) -> str:
         return make_url(url).render_as_string(hide_password=True)
     except SQLAlchemyError:
         return "(a URL that cannot be read)"
-
-
-def study_name(result: SearchResult, space: str) -> str:
-    """A name that changes with the space: Optuna cannot change the options of a parameter."""
-    return f"{result.study}-{space[:8]}"

@@ -1,0 +1,303 @@
+"""Specs as candidates: the evaluator that compiles, measures and trains with the rest of this project."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from archspec import ModelSpec, SpecError
+from archspec.dump import dump_spec
+from archspec.identity import spec_hash
+from archspec.source import parse_source
+from compiler import build_graph, resolve
+from compiler.device.info import device_info, resolve_device
+from compiler.profiling import closed_profile
+from search.evaluate import Candidate, Identity, Need, Unfit
+from search.executors import Job
+from search.fingerprint import code_fingerprint, digest
+from search.front import TaskInfo, TextBaseline
+from search.genome import Gene, Genes, Genome
+from search.layers import layer_pairs
+from search.ledger import EvidenceKey
+from search.load import LoadedStudy
+from search.solve import FINAL
+from search.tasks.contract import Task, TaskConfig
+
+_TIER = "eager"
+_MEASURING_S = 600.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and within which limits the jobs of a study run."""
+
+    device: str
+    weights: Path  # folder for trained weights
+    threads: int  # of a measurement on CPU
+    memory: int | None  # bytes of one worker
+
+
+class SpecEvaluator:
+    """``loaded`` says what is searched and on what it is trained, ``place`` where."""
+
+    def __init__(self, loaded: LoadedStudy, place: Place):
+        self._loaded, self._place = loaded, place
+        self._study = loaded.study
+        self._labelled = dict(zip(self._study.labels, loaded.task_configs, strict=True))
+        self._built: dict[tuple[str, bool], Task] = {}
+        self._cache: dict[tuple[Any, ...], Candidate | Unfit] = {}
+        self.genome = Genome(tuple(_gene(hole) for hole in loaded.space.holes))
+        self.tasks = tuple(self._task_info(label, config) for label, config in self._labelled.items())
+
+    def size(self) -> tuple[float, bool]:
+        """Fillings of the space, and whether that is exact."""
+        return self._loaded.space.count()
+
+    def enumerate(self) -> Iterator[dict[str, Any]]:
+        """Every filling."""
+        return self._loaded.space.enumerate()
+
+    def candidate(self, genes: Genes) -> Candidate:
+        """Fill, check and cost; what was asked before is remembered."""
+        key = self.genome.key(genes)
+        if key not in self._cache:
+            try:
+                self._cache[key] = self._candidate(genes)
+            except Unfit as unfit:
+                self._cache[key] = unfit
+        found = self._cache[key]
+        if isinstance(found, Unfit):
+            raise found
+        return found
+
+    def baselines(self) -> list[Candidate]:
+        """The study's baselines; one that does not compile is an error with its place in the study."""
+        found = []
+        for name, baseline in self._loaded.baselines.items():
+            try:
+                if isinstance(baseline, ModelSpec):
+                    candidate = self._of_spec(baseline, {})
+                else:
+                    candidate = self.candidate(baseline)
+            except Unfit as unfit:
+                raise self._loaded.error(("baselines", name), unfit.reason) from unfit
+            found.append(replace(candidate, baseline=name))
+        return found
+
+    def training(self, candidate: Candidate) -> list[Need]:
+        """Every task with every seed."""
+        return [
+            self._training(candidate, label, seed)
+            for label in self._labelled
+            for seed in self._training_seeds
+        ]
+
+    def measurement(self, candidate: Candidate, *, final: bool) -> Need | None:
+        """Latency on the target, where the study asks for it; causality is tested on the way."""
+        if not self._is_measured:
+            return None
+        target = self._target
+        key = EvidenceKey(
+            "measurement",
+            candidate.hash,
+            digest(target),
+            _TIER,
+            FINAL if final else "first",
+            0,
+            self._versions,
+        )
+        effort = {"min_runs": 60, "min_seconds": 1.0} if final else {"min_runs": 30, "min_seconds": 0.4}
+        payload = {**candidate.payload, "target": target, "effort": effort, "seed": self._study.seed}
+        return Need(key, Job("measure", "latency", payload, _MEASURING_S, self._place.memory))
+
+    def final(self, candidate: Candidate) -> list[Need]:
+        """The sealed test, and causality once more with the trained weights."""
+        needs = []
+        for need in self.training(candidate):
+            key = replace(need.key, kind="final")
+            job = replace(need.job, do="final", label=f"{need.label}, sealed test")
+            needs.append(Need(key, job, need.label))
+        return needs
+
+    def text_baselines(self) -> tuple[TextBaseline, ...]:
+        """xz and the 5-gram model for every task on text."""
+        found = []
+        for label, config in self._labelled.items():
+            task = self._task(label, config, causal=self._causal)
+            if task.metric != "bits_per_byte":
+                continue
+            for split in ("validation", "test"):
+                for baseline in task.baselines(split, self._loaded.recipe.final_examples):
+                    bits = baseline.values["bits_per_byte"]
+                    found.append(TextBaseline(label, baseline.name, split, bits))
+        return tuple(found)
+
+    def dump(self, candidate: Candidate, *, comment: str) -> str:
+        """The candidate as a spec file under its own name."""
+        spec = resolve(parse_source(candidate.payload["spec"]), self._loaded.zoo)
+        name = candidate.baseline or f"{self._study.study}_{candidate.hash[:12]}"
+        return dump_spec(spec.model_copy(update={"name": name}), comment=comment)
+
+    def identity(self) -> Identity:
+        """Space, tasks, recipe, seeds and target stay as they are in one folder."""
+        tree = {k: v for k, v in self._loaded.space.source.tree.items() if k not in ("name", "description")}
+        values = {
+            "space": digest(tree),
+            "tasks": digest([self._subject(label, causal=self._causal) for label in self._labelled]),
+            "recipe": digest(self._loaded.recipe.model_dump(mode="json")),
+            "seeds": digest([self._study.seed, self._study.seeds]),
+        }
+        explain = {
+            "space": "another space",
+            "tasks": "other tasks or other data",
+            "recipe": "another recipe",
+            "seeds": "another seed, or another number of seeds",
+        }
+        if self._is_measured:
+            values["target"] = digest(self._target)
+            explain["target"] = "another target, or on another device"
+        return Identity(values, explain)
+
+    def provenance(self) -> dict[str, Any]:
+        """Versions, device, seeds, data, and the texts of study and space."""
+        info = device_info(resolve_device(self._place.device))
+        return {
+            "versions": {
+                "python": platform.python_version(),
+                "archspec": metadata_version(),
+                "torch": torch.__version__,
+                "optuna": metadata.version("optuna"),
+            },
+            "system": platform.platform(),
+            "code": self._versions,
+            "plugins": list(self._loaded.plugins),
+            "device": {"device": info.device, "name": info.name, "memory_bytes": info.memory_bytes},
+            "target": self._target,
+            "training_seeds": self._training_seeds,
+            "recipe": self._loaded.recipe.model_dump(mode="json"),
+            "study_file": Path(self._loaded.source.file).name,
+            "study": self._loaded.source.tree,
+            "space": self._loaded.space.source.tree,
+        }
+
+    def _candidate(self, genes: Genes) -> Candidate:
+        try:
+            spec = self._loaded.space.spec(genes, self._loaded.zoo.components)
+        except SpecError as error:
+            raise Unfit("invalid", _reason(error)) from error
+        return self._of_spec(spec, genes)
+
+    def _of_spec(self, spec: ModelSpec, genes: Genes) -> Candidate:
+        found = spec_hash(spec)
+        for config in self._labelled.values():
+            if (reason := config.misfit(spec)) is not None:
+                raise Unfit("misfit", reason, hash=found)
+        target = self._study.target
+        seq_len = target.seq_len or spec.input.seq_len
+        if seq_len > spec.input.seq_len:
+            raise Unfit("misfit", f"target.seq_len {seq_len} is more than input.seq_len {spec.input.seq_len}")
+        try:
+            profile = closed_profile(
+                build_graph(spec, zoo=self._loaded.zoo),
+                seq_len=seq_len,
+                batch_size=target.batch_size,
+                dtype=target.dtype,
+                phase=target.phase,
+            )
+        except SpecError as error:
+            raise Unfit("invalid", _reason(error), hash=found) from error
+        flops, needed = profile.flops[target.phase], profile.flops_needed[target.phase]
+        assert flops is not None
+        assert needed is not None
+        costs = {
+            "params": profile.params,
+            "params_active": profile.params_active,
+            "params_embedding": profile.params_embedding,
+            "flops": flops,
+            "flops_needed": needed,
+            **profile.memory.as_json(),
+        }
+        return Candidate(found, genes, layer_pairs(spec), costs, {"spec": dump_spec(spec)})
+
+    def _training(self, candidate: Candidate, label: str, seed: int) -> Need:
+        config, recipe = self._labelled[label], self._loaded.recipe.model_dump(mode="json")
+        subject = digest(self._subject(label, causal=self._causal))
+        key = EvidenceKey("training", candidate.hash, subject, digest(recipe), "full", seed, self._versions)
+        payload = {
+            **candidate.payload,
+            "task": config.model_dump(mode="json"),
+            "recipe": recipe,
+            "seed": seed,
+            "device": self._place.device,
+            "directory": str(self._place.weights / candidate.hash[:12] / f"{label}-seed{seed}"),
+            "gate": not self._is_measured,
+        }
+        what = label if len(self._training_seeds) == 1 else f"{label}, seed {seed}"
+        job = Job("train", what, payload, self._study.limits.training_s, self._place.memory)
+        return Need(key, job, label)
+
+    @cached_property
+    def _training_seeds(self) -> list[int]:
+        return [1_000 * self._study.seed + index for index in range(self._study.seeds)]
+
+    @cached_property
+    def _versions(self) -> str:
+        return code_fingerprint(self._loaded.plugins)
+
+    @cached_property
+    def _causal(self) -> bool:
+        """Whether the space's models are causal; a space that leaves it open is asked as a causal one."""
+        return self._loaded.space.source.tree.get("causal") is not False
+
+    @cached_property
+    def _is_measured(self) -> bool:
+        return "latency_ms" in {*self._study.objectives, *self._study.budgets}
+
+    @cached_property
+    def _target(self) -> dict[str, Any]:
+        target = self._study.target.model_dump(mode="json")
+        device = resolve_device(self._place.device)
+        threads = self._place.threads if device.type == "cpu" else None
+        return target | {"device": str(device), "device_name": device_info(device).name, "threads": threads}
+
+    def _task(self, label: str, config: TaskConfig, *, causal: bool) -> Task:
+        if (label, causal) not in self._built:
+            self._built[label, causal] = self._loaded.tasks.build(config, causal=causal)
+        return self._built[label, causal]
+
+    def _task_info(self, label: str, config: TaskConfig) -> TaskInfo:
+        task = self._task(label, config, causal=self._causal)
+        return TaskInfo(label, config.kind, task.metric, task.record(), config.weight)
+
+    def _subject(self, label: str, *, causal: bool) -> dict[str, Any]:
+        """What a task's results depend on: everything in its record but the weight in the mean."""
+        record = json.loads(json.dumps(self._task(label, self._labelled[label], causal=causal).record()))
+        record["config"].pop("weight", None)
+        return dict(record)
+
+
+def metadata_version() -> str:
+    """Our own version, also from a checkout that is not installed."""
+    try:
+        return metadata.version("archspec-compiler")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _gene(hole: Any) -> Gene:
+    if hole.kind == "choice":
+        return Gene(hole.gene, "choice", options=hole.options)
+    return Gene(hole.gene, hole.kind, low=hole.low, high=hole.high, step=hole.step, log=hole.log)
+
+
+def _reason(error: SpecError) -> str:
+    problem = error.problems[0]
+    return f"{problem.path}: {problem.message}" if problem.path else problem.message

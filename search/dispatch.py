@@ -1,0 +1,123 @@
+"""Run the jobs of many candidates on an executor; a result is in the ledger before anything else happens."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from search.evaluate import Need
+from search.executors import Completion, Executor
+from search.ledger import Ledger
+
+_N_LIVES = 2  # a candidate that has cost so many workers is given up
+_PATIENCE_S = 1.0
+
+
+class OutOfTime(Exception):
+    """The search's time is up; nothing runs any more."""
+
+
+class Dispatcher:
+    """``deadline`` is on the monotonic clock; ``started`` hears of every job that begins."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        executor: Executor,
+        *,
+        deadline: float | None = None,
+        started: Callable[[int, Need], None] = lambda number, need: None,
+    ):
+        self._ledger = ledger
+        self._executor = executor
+        self._deadline = deadline
+        self._started = started
+
+    def run(
+        self,
+        work: Mapping[int, Sequence[Need]],
+        *,
+        at_once: int,
+        settle: Callable[[int, str], None],
+    ) -> None:
+        """Get into the ledger what each trial needs; ``settle(trial, failure)`` as soon as one is through.
+
+        ``failure`` is empty when everything is there. ``at_once`` 1 is the exclusive slot of measurements:
+        nothing else runs, since every call returns with nothing running. ``OutOfTime`` when the deadline
+        passes.
+        """
+        waiting: deque[tuple[int, Need]] = deque()
+        lacking: dict[int, int] = {}
+        for number, needs in work.items():
+            failure = self._given_up(needs) or self._known_failure(needs)
+            missing = [] if failure else [need for need in needs if self._ledger.evidence(need.key) is None]
+            lacking[number] = len(missing)
+            waiting += [(number, need) for need in missing]
+            if not missing:
+                settle(number, failure)
+        running: list[tuple[int, Need]] = []
+        over: set[int] = set()  # trials that failed: what they still need is skipped
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                number, need = waiting.popleft()
+                if number not in over:
+                    self._check_time()
+                    self._executor.submit(need.job)
+                    running.append((number, need))
+                    self._started(number, need)
+            for completion in self._executor.wait(self._patience()):
+                number, need = next(pair for pair in running if pair[1].job is completion.job)
+                running.remove((number, need))
+                failure, again = self._record(need, completion)
+                if again:
+                    waiting.appendleft((number, need))
+                    continue
+                lacking[number] -= 1
+                if number not in over and (failure or lacking[number] == 0):
+                    over |= {number} if failure else set()
+                    settle(number, failure)
+            self._check_time()
+
+    def _record(self, need: Need, completion: Completion) -> tuple[str, bool]:
+        """Why the candidate fails, empty if it does not; and whether to run the job again."""
+        where = f" ({need.job.label})" if need.job.label else ""
+        if completion.outcome == "done":
+            assert completion.result is not None
+            document = {**completion.result, "label": need.label}
+            self._ledger.add_evidence(need.key, document)
+            return failure_of(document), False
+        if completion.outcome != "died":
+            return completion.reason + where, False
+        self._ledger.add_death(need.key.spec, need.job.label, completion.reason)
+        if self._ledger.deaths(need.key.spec) < _N_LIVES:
+            return "", True
+        return self._given_up([need]) + f": {completion.reason}{where}", False
+
+    def _given_up(self, needs: Sequence[Need]) -> str:
+        n = self._ledger.deaths(needs[0].key.spec) if needs else 0
+        return f"poisoned: {n} workers died on it" if n >= _N_LIVES else ""
+
+    def _known_failure(self, needs: Sequence[Need]) -> str:
+        documents = (self._ledger.evidence(need.key) for need in needs)
+        return next((why for d in documents if d is not None and (why := failure_of(d))), "")
+
+    def _patience(self) -> float:
+        if self._deadline is None:
+            return _PATIENCE_S
+        return max(0.0, min(_PATIENCE_S, self._deadline - time.monotonic()))
+
+    def _check_time(self) -> None:
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            self._executor.cancel_all()
+            raise OutOfTime
+
+
+def failure_of(document: Mapping[str, Any]) -> str:
+    """Why a finished result disqualifies its candidate; empty if it does not."""
+    status = document.get("status", "ok")
+    if status == "ok":
+        return ""
+    reason = f": {document['reason']}" if document.get("reason") else ""
+    return f"{status} on {document['label']}{reason}"

@@ -1,0 +1,143 @@
+"""What a worker can do with a spec: train it on a task, time it, put its trained weights to the last tests."""
+
+from __future__ import annotations
+
+import functools
+import math
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from archspec import ModelSpec, SpecError
+from archspec.source import parse_source
+from compiler import CompiledModel, compile_spec, load, resolve
+from compiler.causality_gate import causality_gate
+from compiler.device.model_latency import measure_model
+from search.recipe import Recipe
+from search.scoring import evaluate_sealed
+from search.tasks import Tasks, load_tasks
+from search.tasks.contract import Task
+from search.train import TrainResult, train
+from search.worker import Handler
+from zoo import Zoo, load_zoo
+
+
+def handlers(*, threads: int, plugins: tuple[str, ...]) -> dict[str, Handler]:
+    """The jobs by name; ``threads`` is what a training on CPU may use."""
+    torch.set_num_threads(threads)
+    zoo, tasks = load_zoo(plugins), load_tasks(plugins)
+    return {
+        "train": functools.partial(train_job, zoo=zoo, tasks=tasks),
+        "measure": functools.partial(measure_job, zoo=zoo),
+        "final": functools.partial(final_job, zoo=zoo, tasks=tasks),
+    }
+
+
+def train_job(payload: Mapping[str, Any], *, zoo: Zoo, tasks: Tasks) -> dict[str, Any]:
+    """One task, one seed; goes on from the checkpoints of a training that was cut short."""
+    directory = Path(payload["directory"])
+    result = train(
+        _spec(payload, zoo),
+        tasks.classes[payload["task"]["kind"]].Config.model_validate(payload["task"]),
+        Recipe.model_validate(payload["recipe"]),
+        seed=payload["seed"],
+        device=payload["device"],
+        directory=directory,
+        gate=payload["gate"],
+        zoo=zoo,
+        tasks=tasks,
+    )
+    shutil.rmtree(directory / "checkpoints", ignore_errors=True)
+    return {
+        "status": result.status,
+        "reason": result.reason,
+        "score": result.score,
+        "loss": _loss(result),
+        "metrics": {**_finite(result.metrics), "area": result.area, "steps": result.steps},
+        "learning_rate": result.learning_rate,
+        "seconds": result.seconds,
+        "cpu_seconds": result.cpu_seconds,
+    }
+
+
+def measure_job(payload: Mapping[str, Any], *, zoo: Zoo) -> dict[str, Any]:
+    """Latency with fresh weights; a model that is not causal as promised is an error that names the layer."""
+    target = payload["target"]
+    model = compile_spec(_spec(payload, zoo), seed=payload["seed"], gate=True, zoo=zoo)
+    with _threads(target["threads"]):
+        latency = measure_model(
+            model,
+            batch_size=target["batch_size"],
+            seq_len=target["seq_len"],
+            phase=target["phase"],
+            dtype=target["dtype"],
+            device=target["device"],
+            **payload["effort"],
+        )
+    return {
+        "median_ms": latency.median_ms,
+        "low_ms": latency.low_ms,
+        "high_ms": latency.high_ms,
+        "n": latency.n,
+        "settled": latency.settled,
+        "tier": "eager",
+        "device": target["device_name"],
+    }
+
+
+def final_job(payload: Mapping[str, Any], *, zoo: Zoo, tasks: Tasks) -> dict[str, Any]:
+    """Trained weights -> score on the sealed test split, and causality by perturbation of this very model."""
+    model = load(Path(payload["directory"]) / "model", device=payload["device"], zoo=zoo)
+    config = tasks.classes[payload["task"]["kind"]].Config.model_validate(payload["task"])
+    task: Task = tasks.build(config, causal=model.spec.causal, seed=payload["seed"])
+    recipe = Recipe.model_validate(payload["recipe"])
+    metrics = evaluate_sealed(
+        model,
+        task,
+        n_examples=recipe.final_examples,
+        batch_size=recipe.batch_size,
+        precision=recipe.precision,
+    )
+    causality, reason = _causality(model)
+    values = _finite(task.values(metrics))
+    return {"score": task.score(metrics), "metrics": values, "causality": causality, "reason": reason}
+
+
+def _causality(model: CompiledModel) -> tuple[str, str]:
+    try:
+        causality_gate(model.graph, model.module, model.zoo, weights="own")
+    except SpecError as error:
+        return "failed", error.message
+    return "passed", ""
+
+
+def _spec(payload: Mapping[str, Any], zoo: Zoo) -> ModelSpec:
+    return resolve(parse_source(payload["spec"], file="the candidate"), zoo)
+
+
+def _loss(result: TrainResult) -> float:
+    """Nats per target on validation."""
+    if "loss" in result.metrics:
+        return result.metrics["loss"]
+    if "bits_per_byte" in result.metrics:
+        return result.metrics["bits_per_byte"] * math.log(2)
+    return result.curve[-1].loss if result.curve else 0.0
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float]:
+    """What can be written as JSON."""
+    return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
+@contextmanager
+def _threads(n: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(n or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,193 @@
+"""Rounds of proposals: what is worth an evaluation, and what is settled without one.
+
+A round is a function of the ledger, the study's seed and nothing else: how many workers there are, and which
+one was faster, does not change what is tried next. A search that was killed proposes what it would have
+proposed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import random
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from archspec.errors import SpecError
+from archspec.study import Study
+from search.evaluate import Candidate, Evaluator, Unfit
+from search.figures import figures
+from search.gates import refusal
+from search.genome import Genes
+from search.ledger import Asked, Trial
+from search.mirror import constraints
+from search.proposers import Past, proposer_class
+
+_N_ATTEMPTS = 40  # calls of the proposer in one round,
+_N_LAST_ATTEMPTS = 200  # and where all that it proposed was turned away
+_N_ENUMERATED = 20_000
+
+
+@dataclass
+class Round:
+    """What one round comes to; its trials are numbered from ``first`` on."""
+
+    number: int
+    first: int
+    asked: list[Asked] = field(default_factory=list)
+    settled: list[Trial] = field(default_factory=list)
+
+    @property
+    def next_number(self) -> int:
+        """The number of its next trial."""
+        return self.first + len(self.asked) + len(self.settled)
+
+    def ask(self, candidate: Candidate, document: Mapping[str, Any]) -> None:
+        """Accept a candidate."""
+        baseline = candidate.baseline
+        self.asked.append(Asked(self.next_number, self.number, candidate.hash, baseline, document))
+
+    def settle(self, spec: str, status: str, document: Mapping[str, Any]) -> None:
+        """Be through with a proposal without an evaluation."""
+        self.settled.append(Trial(self.next_number, spec, status, document))
+
+
+class Rounds:
+    """Proposes for ``study``; ``hear`` tells it what the ledger holds, in order."""
+
+    def __init__(self, study: Study, evaluator: Evaluator):
+        self._study = study
+        self._evaluator = evaluator
+        self._weights = {task.label: task.weight for task in evaluator.tasks}
+        directions = list(study.objectives.values())
+        self._proposer = proposer_class(study.proposer)(evaluator.genome, directions)
+        self._fallback = proposer_class("random")(evaluator.genome, directions)
+        self.key = _digest(sorted((name, b.op, b.value) for name, b in study.budgets.items()))
+        self._past: dict[int, tuple[str, Past]] = {}  # by trial: its hash, and what a proposer sees
+        self._spellings: set[tuple[Any, ...]] = set()  # genes that need no second look
+        self._known: dict[str, int] = {}  # hash -> the trial that evaluated it
+
+    def hear(self, trials: Iterable[Trial]) -> None:
+        """Finished trials, in any order."""
+        for trial in trials:
+            genes = trial.document.get("genes") or {}
+            is_complete = genes.keys() == self._evaluator.genome.by_name.keys()
+            is_stale = trial.status == "refused" and trial.document["budgets"] != self.key
+            if trial.status in ("done", "failed"):
+                self._known.setdefault(trial.spec, trial.number)
+            if is_complete and not is_stale:
+                self._spellings.add(self._evaluator.genome.key(genes))
+                if trial.status != "duplicate":
+                    self._past[trial.number] = trial.spec, self._as_past(trial, genes)
+
+    def history(self) -> list[tuple[int, str, Past]]:
+        """Number, hash and what a proposer sees of every trial with genes, in order."""
+        return [(number, *self._past[number]) for number in sorted(self._past)]
+
+    def baselines(self, known: Collection[str | None], *, round_: int, number: int) -> Round:
+        """The study's baselines whose names are not ``known``; no budget turns them away."""
+        out = Round(round_, number)
+        seen: dict[str, str] = {}
+        for candidate in self._evaluator.baselines():
+            assert candidate.baseline is not None
+            if (other := seen.setdefault(candidate.hash, candidate.baseline)) != candidate.baseline:
+                raise SpecError(f"baselines '{other}' and '{candidate.baseline}' are the same architecture")
+            if candidate.baseline in known:
+                continue
+            document = _document(candidate, proposer="baseline")
+            if (earlier := self._known.get(candidate.hash)) is not None:
+                document |= {"of": earlier, "reason": f"the same architecture as trial {earlier}"}
+                out.settle(candidate.hash, "duplicate", document)
+            else:
+                out.ask(candidate, document)
+        return out
+
+    def next(self, k: int, *, round_: int, number: int) -> Round:
+        """``k`` fresh candidates; fewer only where the space seems to hold no more."""
+        out = Round(round_, number)
+        for attempt in itertools.count():
+            lacking = k - len(out.asked)
+            if lacking == 0 or attempt >= (_N_ATTEMPTS if out.asked else _N_LAST_ATTEMPTS):
+                break
+            before = len(out.asked)
+            self._take(self._proposals(out, lacking, attempt), k, out)
+            n, is_exact = self._evaluator.size()
+            if len(out.asked) == before and is_exact and n <= _N_ENUMERATED:
+                self._take(self._everything(round_), k, out)
+                break
+        return out
+
+    def _proposals(self, out: Round, lacking: int, attempt: int) -> Iterator[tuple[str, Genes]]:
+        use_fallback = attempt % 4 == 3 or attempt > _N_ATTEMPTS  # it may be stuck on what it has seen
+        proposer = self._fallback if use_fallback else self._proposer
+        seed = int(_digest([self._study.seed, len(self._past), out.number, attempt])[:8], 16)
+        pasts = [past for _, _, past in self.history()]
+        refused = [Past(t.document["genes"], "refused") for t in out.settled if t.status == "refused"]
+        pending = [Past(a.document["genes"], "pending") for a in out.asked]
+        for genes in proposer.propose([*pasts, *refused, *pending], k=2 * lacking, seed=seed):
+            yield proposer.kind, genes
+
+    def _everything(self, round_: int) -> Iterator[tuple[str, Genes]]:
+        fillings = list(self._evaluator.enumerate())
+        random.Random(f"{self._study.seed} {round_}").shuffle(fillings)  # noqa: S311
+        for genes in fillings:
+            yield "enumeration", genes
+
+    def _take(self, proposals: Iterable[tuple[str, Genes]], k: int, out: Round) -> None:
+        for proposer, genes in proposals:
+            if len(out.asked) == k:
+                return
+            spelling = self._evaluator.genome.key(genes)
+            if spelling not in self._spellings:
+                self._spellings.add(spelling)
+                self._judge(genes, proposer, out)
+
+    def _judge(self, genes: Genes, proposer: str, out: Round) -> None:
+        try:
+            candidate = self._evaluator.candidate(genes)
+        except Unfit as error:
+            why = {"code": error.code, "reason": error.reason, "budgets": self.key}
+            out.settle(error.hash, "refused", {"genes": dict(genes), "proposer": proposer, **why})
+            return
+        document = _document(candidate, proposer=proposer)
+        earlier = self._known.get(candidate.hash)
+        if earlier is None:
+            earlier = next((asked.number for asked in out.asked if asked.spec == candidate.hash), None)
+        if earlier is not None:
+            document |= {"of": earlier, "reason": f"the same architecture as trial {earlier}"}
+            out.settle(candidate.hash, "duplicate", document)
+        elif (why_not := refusal(candidate, self._study.budgets)) is not None:
+            document |= {"code": why_not[0], "reason": why_not[1], "budgets": self.key}
+            out.settle(candidate.hash, "refused", document)
+        else:
+            out.ask(candidate, document)
+
+    def _as_past(self, trial: Trial, genes: Genes) -> Past:
+        if trial.status != "done":
+            return Past(genes, "failed" if trial.status == "failed" else "refused")
+        found = figures(trial.document, self._weights, self._study.aggregate)
+        values = tuple(found[name] for name in self._study.objectives)
+        return Past(genes, "done", values, constraints(self._study.budgets, found))
+
+
+def candidate_of(asked: Asked) -> Candidate:
+    """The candidate that was accepted, from its record."""
+    d = asked.document
+    strip = tuple((token_mixer, channel_mixer) for token_mixer, channel_mixer in d["strip"])
+    return Candidate(asked.spec, d["genes"], strip, d["costs"], d["payload"], asked.baseline)
+
+
+def _document(candidate: Candidate, *, proposer: str) -> dict[str, Any]:
+    return {
+        "genes": dict(candidate.genes),
+        "strip": [list(pair) for pair in candidate.strip],
+        "costs": dict(candidate.costs),
+        "payload": dict(candidate.payload),
+        "baseline": candidate.baseline,
+        "proposer": proposer,
+    }
+
+
+def _digest(parts: Any) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()

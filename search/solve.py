@@ -1,0 +1,267 @@
+"""Ledger -> SearchResult: rows, the front under the study's present budgets, hypervolume and verdict.
+
+Everything is derived from what is stored, so a front can be solved again at any time: budgets, objectives
+and the aggregate may have changed since the trials ran.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from archspec.errors import SpecError
+from archspec.quantities import Budget, find_quantity
+from search.evaluate import violations
+from search.figures import figures
+from search.front import (
+    HypervolumePoint,
+    Interval,
+    Limit,
+    Objective,
+    Row,
+    SearchResult,
+    TaskInfo,
+    TextBaseline,
+)
+from search.ledger import FILE_NAME, Ledger, Trial
+from search.pareto import hypervolume, ranks
+from search.verdict import judge, shares
+
+FINAL = "final"  # the fidelity of measurements that are repeated for the front
+
+
+def load_result(folder: Path) -> SearchResult:
+    """The result of the search in ``folder``, finished or not; nothing is written."""
+    ledger = Ledger(Path(folder) / FILE_NAME, writable=False)
+    try:
+        return solve(ledger)
+    finally:
+        ledger.close()
+
+
+def solve(ledger: Ledger) -> SearchResult:
+    """The result of all that ``ledger`` holds, as its last driver put the question."""
+    runs = ledger.runs()
+    starts = [run for run in runs if run["event"] == "start"]
+    if not starts:
+        raise SpecError(f"{ledger.path.parent} holds no search that has begun")
+    run = starts[-1]
+    end = runs[-1] if runs[-1]["event"] == "end" else {}
+    tasks = tuple(TaskInfo(**task) for task in run["tasks"])
+    budgets = {name: Budget(**budget) for name, budget in run["budgets"].items()}
+    weights = {task.label: task.weight for task in tasks}
+    question = _Question(run["objectives"], budgets, weights, run["aggregate"])
+    rows = _rows(ledger, question)
+    objectives = question.boxed(rows)
+    rows = _ranked(rows, objectives)
+    history = _history(rows, objectives)
+    codes = Counter(trial.document["code"] for trial in ledger.trials() if trial.status == "refused")
+    survey = run["survey"]
+    return SearchResult(
+        study=run["study"],
+        description=run["description"],
+        objectives=objectives,
+        budgets=tuple(_limit(budget, codes) for budget in budgets.values()),
+        tasks=tasks,
+        aggregate=run["aggregate"],
+        target=run["provenance"].get("target", {}),
+        rows=rows,
+        hypervolume=history,
+        text_baselines=tuple(TextBaseline(**text) for text in end.get("text_baselines", ())),
+        verdict=judge(rows, objectives),
+        refusals=dict(codes.most_common()),
+        failures=dict(Counter(row.reason for row in rows if row.status == "failed").most_common()),
+        fronts_by_aggregate=_fronts_by_aggregate(ledger, question),
+        space_size=(survey["fillings"], survey["exact"]),
+        seed=run["seed"],
+        complete=bool(end),
+        stopped=end.get("stopped", "interrupted"),
+        provenance=run["provenance"],
+    )
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What the rows are asked."""
+
+    objectives: Mapping[str, Any]
+    budgets: Mapping[str, Budget]
+    weights: Mapping[str, float]
+    aggregate: str
+
+    def boxed(self, rows: Sequence[Row]) -> tuple[Objective, ...]:
+        """The objectives, each with the ends of the hypervolume's box."""
+        return tuple(self._box(name, direction, rows) for name, direction in self.objectives.items())
+
+    def _box(self, name: str, direction: Any, rows: Sequence[Row]) -> Objective:
+        quantity = find_quantity(name)
+        budget = self.budgets.get(name)
+        if direction == "maximize":
+            floor = budget.value if budget is not None and budget.op == ">=" else quantity.least
+            return Objective(name, direction, quantity.unit, ideal=quantity.most, reference=floor)
+        worst = max((row.objectives[name] for row in rows if name in row.objectives), default=1.0)
+        ceiling = budget.value if budget is not None and budget.op == "<=" else worst
+        return Objective(name, direction, quantity.unit, ideal=quantity.least, reference=ceiling)
+
+
+def _rows(ledger: Ledger, question: _Question) -> tuple[Row, ...]:
+    trials = ledger.trials()
+    finals = _by_spec(ledger, "final")
+    latencies = {
+        key.spec: result for key, result in ledger.all_evidence("measurement") if key.fidelity == FINAL
+    }
+    names = {t.document["of"]: t.document["baseline"] for t in trials if t.document.get("of") is not None}
+    return tuple(
+        _row(trial, question, finals.get(trial.spec, []), latencies.get(trial.spec), names.get(trial.number))
+        for trial in trials
+    )
+
+
+def _by_spec(ledger: Ledger, kind: str) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for key, result in ledger.all_evidence(kind):
+        found[key.spec].append(result)
+    return found
+
+
+def _row(
+    trial: Trial,
+    question: _Question,
+    finals: Sequence[Mapping[str, Any]],
+    latency: Mapping[str, Any] | None,
+    named: str | None,
+) -> Row:
+    d = dict(trial.document)
+    if latency is not None and trial.status == "done":
+        d["latency"] = latency
+    strip = tuple((token_mixer, channel_mixer) for token_mixer, channel_mixer in d.get("strip", ()))
+    baseline = d.get("baseline") or named
+    row = Row(
+        trial=trial.number,
+        hash=trial.spec,
+        name=baseline or trial.spec[:12],
+        status=trial.status,  # type: ignore[arg-type]
+        reason=d.get("reason", ""),
+        baseline=baseline,
+        genes=d.get("genes", {}),
+        strip=strip,
+        costs=d.get("costs", {}),
+        hybrid=len({kind for pair in strip for kind in pair[0].split("+") if kind != "none"}) > 1,
+        seconds=d.get("seconds", 0.0),
+        latency=_interval(d["latency"]) if "latency" in d else None,
+        scores={label: statistics.fmean(values) for label, values in d.get("scores", {}).items()},
+        score_spread={label: max(values) - min(values) for label, values in d.get("scores", {}).items()},
+        metrics=d.get("metrics", {}),
+    )
+    if trial.status != "done":
+        return row
+    found = figures(d, question.weights, question.aggregate)
+    broken = violations(question.budgets, found)
+    causality = _causality(finals)
+    if causality == "failed":
+        broken = (*broken, "the trained model is not causal")
+    return replace(
+        row,
+        objectives={name: found[name] for name in question.objectives},
+        feasible=not broken,
+        violations=broken,
+        causality=causality,
+        test_scores=_means(finals, "score"),
+        test_metrics=_mean_metrics(finals),
+    )
+
+
+def _interval(latency: Mapping[str, Any]) -> Interval:
+    return Interval(
+        value=latency["median_ms"],
+        low=latency["low_ms"],
+        high=latency["high_ms"],
+        n=latency["n"],
+        source="measured",
+        tier=latency["tier"],
+    )
+
+
+def _causality(finals: Sequence[Mapping[str, Any]]) -> Any:
+    verdicts = {final["causality"] for final in finals}
+    return next((verdict for verdict in ("failed", "untested", "passed") if verdict in verdicts), "untested")
+
+
+def _means(finals: Sequence[Mapping[str, Any]], name: str) -> dict[str, float]:
+    values: dict[str, list[float]] = defaultdict(list)
+    for final in finals:
+        values[final["label"]].append(final[name])
+    return {label: statistics.fmean(found) for label, found in values.items()}
+
+
+def _mean_metrics(finals: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    values: dict[str, list[Mapping[str, float]]] = defaultdict(list)
+    for final in finals:
+        values[final["label"]].append(final["metrics"])
+    return {
+        label: {name: statistics.fmean(metrics[name] for metrics in found) for name in found[0]}
+        for label, found in values.items()
+    }
+
+
+def _ranked(rows: Sequence[Row], objectives: Sequence[Objective]) -> tuple[Row, ...]:
+    """Non-dominated ranks among the feasible."""
+    feasible = [row for row in rows if row.feasible]
+    rank = dict(
+        zip((r.trial for r in feasible), ranks([_point(r, objectives) for r in feasible]), strict=True)
+    )
+    return tuple(
+        replace(row, rank=rank.get(row.trial), on_front=rank.get(row.trial) == 0)
+        if row.trial in rank
+        else row
+        for row in rows
+    )
+
+
+def _fronts_by_aggregate(ledger: Ledger, question: _Question) -> dict[str, tuple[int, ...]]:
+    """The front under each way to make one score of the tasks' scores."""
+    if "score" not in question.objectives:
+        return {}
+    fronts = {}
+    for aggregate in ("mean", "min"):
+        rows = _rows(ledger, replace(question, aggregate=aggregate))
+        ranked = _ranked(rows, question.boxed(rows))
+        fronts[aggregate] = tuple(row.trial for row in ranked if row.on_front)
+    return fronts
+
+
+def _limit(budget: Budget, codes: Mapping[str, int]) -> Limit:
+    quantity = find_quantity(budget.quantity)
+    return Limit(
+        quantity=budget.quantity,
+        op=budget.op,
+        value=budget.value,
+        unit=quantity.unit,
+        text=budget.text or f"{budget.op} {budget.value:g}",
+        closed_form=quantity.closed_form,
+        n_refused=codes.get(budget.quantity, 0),
+    )
+
+
+def _point(row: Row, objectives: Sequence[Objective]) -> tuple[float, ...]:
+    return tuple(objective.sign * row.objectives[objective.quantity] for objective in objectives)
+
+
+def _history(rows: Sequence[Row], objectives: Sequence[Objective]) -> tuple[HypervolumePoint, ...]:
+    """The hypervolume after every trained candidate, as a share of its box."""
+    points: list[HypervolumePoint] = []
+    inside: list[tuple[float, ...]] = []
+    seconds, value = 0.0, 0.0
+    for row in rows:
+        if row.status not in ("done", "failed"):
+            continue
+        seconds += row.seconds
+        if row.feasible:
+            inside.append(shares(row, objectives))
+            value = hypervolume(inside, (1.0,) * len(objectives))
+        points.append(HypervolumePoint(len(points) + 1, row.trial, seconds, value))
+    return tuple(points)

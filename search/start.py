@@ -1,0 +1,101 @@
+"""``search.run``: a study file and a folder -> SearchResult and everything that is written there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from archspec.errors import SpecError, did_you_mean
+from archspec.study import Study, parse_memory
+from compiler.device.info import resolve_device
+from search import proposers
+from search.candidates import Place, SpecEvaluator
+from search.driver import Listener, ignore, search
+from search.executors.local import LocalExecutor, worker_argv
+from search.front import SearchResult
+from search.load import LoadedStudy, load_study
+
+_MOST_WORKERS = 8
+
+
+def run(
+    study: LoadedStudy | str | os.PathLike[str],
+    *,
+    out: str | os.PathLike[str],
+    trials: int | None = None,
+    timeout: float | None = None,
+    seed: int | None = None,
+    workers: int | None = None,
+    proposer: str | None = None,
+    storage: str | None = None,
+    overrides: Iterable[str] = (),
+    plugins: Iterable[str] = (),
+    listen: Listener = ignore,
+    command: str = "",
+) -> SearchResult:
+    """Search, or go on with a search that was stopped; the arguments given here replace the study's.
+
+    ``timeout`` is in seconds. ``workers`` are processes; by default one per core on CPU and one on CUDA.
+    ``storage`` is an SQLAlchemy URL where the search is mirrored as a study of Optuna.
+    """
+    loaded = (
+        study if isinstance(study, LoadedStudy) else load_study(study, overrides=overrides, plugins=plugins)
+    )
+    asked = changed(loaded.study, trials=trials, seed=seed, proposer=proposer)
+    n_workers = workers or default_workers(asked.target.device)
+    evaluator = make_evaluator(loaded, asked, Path(out), n_workers=n_workers)
+    threads = max(1, n_cores() // n_workers)
+    return search(
+        asked,
+        evaluator,
+        Path(out),
+        make_executor=lambda folder: LocalExecutor(
+            n_workers=n_workers,
+            argv=worker_argv(threads=threads, plugins=loaded.plugins),
+            log=folder / "workers.log",
+            threads=threads,
+        ),
+        timeout_s=timeout,
+        storage=storage,
+        listen=listen,
+        locate=loaded.error,
+        origin={"command": command, "workers": n_workers, "threads_per_worker": threads},
+    )
+
+
+def changed(study: Study, **given: Any) -> Study:
+    """The study with what was given in its place."""
+    given = {name: value for name, value in given.items() if value is not None}
+    if (kind := given.get("proposer")) is not None and kind not in proposers.kinds():
+        raise SpecError(f"unknown proposer '{kind}'", hint=did_you_mean(kind, proposers.kinds()))
+    return study.model_copy(update=given)
+
+
+def make_evaluator(loaded: LoadedStudy, study: Study, out: Path, *, n_workers: int) -> SpecEvaluator:
+    """The evaluator of ``study``, which may differ from ``loaded.study`` in what the caller has changed."""
+    from dataclasses import replace
+
+    limit = study.limits.memory
+    memory = parse_memory(limit, total=psutil.virtual_memory().total)
+    place = Place(
+        device=str(resolve_device(study.target.device)),
+        weights=out.absolute() / "weights",
+        threads=study.target.threads or n_cores(),
+        memory=memory // n_workers if str(limit).endswith("%") else memory,
+    )
+    return SpecEvaluator(replace(loaded, study=study), place)
+
+
+def default_workers(device: str) -> int:
+    """One per core on CPU, one on CUDA."""
+    return 1 if resolve_device(device).type == "cuda" else min(n_cores(), _MOST_WORKERS)
+
+
+def n_cores() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else (os.cpu_count() or 1)
