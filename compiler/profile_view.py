@@ -6,9 +6,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
+from itertools import groupby
 from typing import TYPE_CHECKING
 
-from rich.console import Group, RenderableType
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -16,23 +18,31 @@ from archspec.quantities import show
 from compiler.profiling import Profile, Row
 
 if TYPE_CHECKING:
-    from compiler.cost.verify import Verification
+    from compiler.cost.verify import Check, Verification
 
 _LAYER = re.compile(r"layers\.(\d+)\.(.*)")
 
 
 @dataclass(frozen=True)
 class _Line:
-    """One line of the table: a row, and how many times it stands there in a row."""
+    """Parts that are alike: one of them, what they are called inside their layer, and the layers' numbers."""
 
-    path: str
     row: Row
-    n: int
+    part: str
+    layers: tuple[int, ...]  # empty outside the layers
+
+    @property
+    def where(self) -> str:
+        if len(self.layers) < 2:
+            return "".join(map(str, self.layers))
+        first, last = self.layers[0], self.layers[-1]
+        return f"{first}-{last}" if last - first + 1 == len(self.layers) else f"{first}..{last}"
 
 
 def render(profile: Profile) -> RenderableType:
-    """The whole model, its parts, and what ``--verify`` found."""
-    parts: list[RenderableType] = [_summary(profile), _parts(profile)]
+    """The whole model, its parts, and what ``verify`` found."""
+    title = f"{profile.name}: {profile.seq_len} positions, batch {profile.batch_size}, {profile.dtype}"
+    parts: list[RenderableType] = [Text(title, style="bold"), _summary(profile), _parts(profile)]
     if profile.verification is not None:
         parts += [_verification(profile.verification)]
     return Group(*parts)
@@ -49,7 +59,9 @@ def to_html(profile: Profile) -> str:
         for line in _lines(profile)
     )
     head = "".join(f"<th>{escape(name)}</th>" for name in _HEADINGS)
-    title = escape(f"{profile.name}, {profile.seq_len} tokens x {profile.batch_size}, {profile.dtype}")
+    title = escape(
+        f"{profile.name}: {profile.seq_len} positions, batch {profile.batch_size}, {profile.dtype}"
+    )
     return (
         f"<div><b>{title}</b><table>{summary}</table>"
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
@@ -87,95 +99,99 @@ def _facts(profile: Profile) -> Iterator[tuple[str, str]]:
 
 
 def _summary(profile: Profile) -> Table:
-    title = f"{profile.name}: {profile.seq_len} tokens, batch {profile.batch_size}, {profile.dtype}"
-    table = Table(title=Text(title), title_justify="left", show_header=False, box=None)
+    table = Table(show_header=False, box=None)
     for name, value in _facts(profile):
         table.add_row(Text(name, style="bold"), Text(value))
     return table
 
 
-_HEADINGS = ("part", "kind", "params", "FLOPs", "needed", "share", "saved")
+_HEADINGS = ("layers", "part", "kind", "n", "params", "FLOPs", "needed", "share", "saved")
+_N_TEXTS = 3  # of these; the others are numbers
 
 
 def _parts(profile: Profile) -> Table:
-    table = Table(title=f"Parts, phase {profile.phase}, each", title_justify="left")
-    for heading in _HEADINGS:
-        table.add_column(heading, justify="left" if heading in ("part", "kind") else "right", no_wrap=True)
+    title = f"Parts; figures are those of one, the share is that of all n (phase {profile.phase})"
+    table = _table(title, _HEADINGS, n_texts=_N_TEXTS)
     for line in _lines(profile):
         table.add_row(*(Text(cell) for cell in _cells(line, profile)))
     return table
 
 
+def _table(title: str, headings: tuple[str, ...], *, n_texts: int) -> Table:
+    table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for i, heading in enumerate(headings):
+        justify: JustifyMethod = "left" if i < n_texts else "right"
+        table.add_column(heading, justify=justify, no_wrap=heading != "part", overflow="fold")
+    return table
+
+
 def _cells(line: _Line, profile: Profile) -> tuple[str, ...]:
-    """Figures of one such part; the share is that of all of them."""
-    row = line.row
+    row, n = line.row, max(1, len(line.layers))
     flops, needed = row.flops[profile.phase] or 0, row.flops_needed[profile.phase] or 0
-    share = line.n * flops / max(1, profile.flops[profile.phase] or 0)
     return (
-        line.path + (f" ×{line.n}" if line.n > 1 else ""),
+        line.where,
+        line.part,
         row.kind,
+        f"{n}",
         show("params", row.cost.params),
         show("flops", flops),
         show("flops_needed", needed),
-        f"{share:.1%}",
+        f"{n * flops / max(1, profile.flops[profile.phase] or 0):.1%}",
         show("activations", row.cost.activation_bytes),
     )
 
 
-def _lines(profile: Profile) -> Iterator[_Line]:
-    """The rows without additions; a run of equal layers becomes one, its numbers a range."""
-    layers: list[tuple[int | None, list[Row]]] = []
+def _lines(profile: Profile) -> list[_Line]:
+    """Every kind of part in the order of its first appearance; additions are left out."""
+    found: dict[tuple[object, ...], tuple[Row, str, list[int]]] = {}
     for row in profile.rows:
         if row.kind == "add":
             continue
-        match = _LAYER.match(row.path)
-        number = int(match[1]) if match else None
-        if number is None or not layers or layers[-1][0] != number:
-            layers.append((number, []))
-        layers[-1][1].append(row)
-    start = 0
-    while start < len(layers):
-        number, rows = layers[start]
-        end = start + 1
-        while number is not None and end < len(layers) and _alike(rows, layers[end][1]):
-            end += 1
-        for row in rows:
-            match = _LAYER.match(row.path)
-            span = f"{number}-{layers[end - 1][0]}" if end - start > 1 else f"{number}"
-            yield _Line(f"layers.{span}.{match[2]}" if match else row.path, row, end - start)
-        start = end
+        match = _LAYER.fullmatch(row.path)
+        part = match[2] if match else row.path
+        key = (part, row.kind, row.cost, *row.flops.values(), *row.flops_needed.values())
+        layers = found.setdefault(key, (row, part, []))[2]
+        if match:
+            layers.append(int(match[1]))
+    return [_Line(row, part, tuple(layers)) for row, part, layers in found.values()]
 
 
-def _alike(rows: list[Row], others: list[Row]) -> bool:
-    def content(row: Row) -> tuple[object, ...]:
-        match = _LAYER.match(row.path)
-        return (match[2] if match else row.path, row.kind, row.cost, row.flops, row.flops_needed)
-
-    return [content(row) for row in rows] == [content(row) for row in others]
-
-
-def _verification(found: Verification) -> Table:
+def _verification(found: Verification) -> Group:
+    """One line for each part, its figures those of the longest forward pass; what differs is told below."""
     verdict = {True: "exact", False: "they differ", None: "not everything was compared"}[found.exact]
-    table = Table(title=f"Multiply-adds by fvcore: {verdict}", title_justify="left")
-    for heading in ("part", "kind", "phase", "length", "ours", "fvcore + handles", "fvcore", "params", ""):
-        is_text = heading in ("part", "kind", "phase", "")
-        table.add_column(heading, justify="left" if is_text else "right")
-    for check in found.checks:
-        notes = [f"unknown: {', '.join(check.unknown_ops)}"] if check.unknown_ops else []
-        if check.macs != check.fvcore_macs or check.params != check.fvcore_params:
-            notes += [f"differs: {check.params:,} and {check.fvcore_params:,} params"]
+    title = f"Multiply-adds for {found.batch_size} sequences, by fvcore with our handles and alone: {verdict}"
+    table = _table(title, ("part", "lengths", "ours", "handles", "alone"), n_texts=2)
+    notes: list[str] = []
+    for _, group in groupby(found.checks, key=lambda check: (check.path, check.kind)):
+        checks = list(group)
+        shown = next((c for c in checks if not c.exact), max(checks, key=lambda c: (c.phase, c.length)))
         table.add_row(
-            Text(check.path or "the model"),
-            Text(check.kind),
-            check.phase,
-            f"{check.length}",
-            f"{check.macs:,}",
-            f"{check.fvcore_macs:,}",
-            "fails" if check.stock_macs is None else f"{check.stock_macs:,}",
-            show("params", check.params),
-            Text("; ".join([*notes, *check.differences])),
-            style=None if check.exact else "red",
+            Text(_name(shown)),
+            ", ".join(f"{c.length}" if c.phase == "prefill" else "step" for c in checks),
+            f"{shown.macs:,}",
+            _compared(shown.fvcore_macs, shown.macs),
+            _compared(shown.stock_macs, shown.macs),
+            style=None if shown.exact else "red",
         )
-    if found.skipped:
-        table.caption = Text("not compared: " + "; ".join(found.skipped))
-    return table
+        notes += _notes(shown)
+    notes += [f"not compared: {reason}" for reason in found.skipped]
+    return Group(table, *(Text(note) for note in notes))
+
+
+def _name(check: Check) -> str:
+    return check.path.removeprefix("layers.") or "the whole model"
+
+
+def _compared(figure: int | None, ours: int) -> str:
+    return "fails" if figure is None else "same" if figure == ours else f"{figure:,}"
+
+
+def _notes(check: Check) -> Iterator[str]:
+    """What a reader must know of one comparison."""
+    name = _name(check)
+    if check.unknown_ops:
+        yield f"{name}: in no table: {', '.join(check.unknown_ops)}"
+    if check.params != check.fvcore_params:
+        yield f"{name}: {check.params:,} params in closed form, {check.fvcore_params:,} by fvcore"
+    if check.differences:
+        yield f"{name}: fvcore alone, against ours: {', '.join(check.differences)}"

@@ -175,7 +175,9 @@ def closed_profile(
         params_embedding=whole.params_embedding,
         flops=flops,
         flops_needed=flops_needed,
-        memory=model_memory(plan, forward=prefill, train=train, batch_size=batch_size, dtype=dtype),
+        memory=model_memory(
+            plan, forward=prefill, train=train, batch_size=batch_size, dtype=dtype, decodes=bool(decode)
+        ),
         rows=rows,
     )
 

@@ -30,7 +30,7 @@ _LOSS_TENSORS = 4
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes; ``kv_bytes_per_token`` and ``state_bytes`` are one sequence's, everything else the batch's."""
+    """Bytes of a batch, but for the last two: the caches of one sequence, 0 if the model does not decode."""
 
     weights: int
     activations: int
@@ -44,7 +44,13 @@ class Memory:
 
 
 def model_memory(
-    plan: CostPlan, *, forward: dict[str, Cost], train: dict[str, Cost], batch_size: int, dtype: Dtype
+    plan: CostPlan,
+    *,
+    forward: dict[str, Cost],
+    train: dict[str, Cost],
+    batch_size: int,
+    dtype: Dtype,
+    decodes: bool,
 ) -> Memory:
     """The memory of ``plan``'s model, whose costs are given: phases prefill and train."""
     item_bytes = DTYPE_BYTES[dtype]
@@ -56,8 +62,8 @@ def model_memory(
         activations=sum(cost.activation_bytes for cost in train.values()),
         train_peak=weights + _train_extra(plan, train, sizes, item_bytes),
         inference_peak=weights + _forward_extra(plan, forward, sizes),
-        kv_bytes_per_token=whole.kv_bytes_per_token,
-        state_bytes=whole.state_bytes,
+        kv_bytes_per_token=whole.kv_bytes_per_token if decodes else 0,
+        state_bytes=whole.state_bytes if decodes else 0,
     )
 
 

@@ -59,6 +59,7 @@ class Verification:
     checks: tuple[Check, ...]
     skipped: tuple[str, ...]
     n_components_unchecked: int
+    batch_size: int = _BATCH
 
     @property
     def exact(self) -> bool | None:
