@@ -99,13 +99,14 @@ def _trunk(module: fx.GraphModule, *, from_stem: bool) -> fx.GraphModule:
     """The model without its head, on raw inputs or on the stem's output."""
     code = fx.Graph()
     values: dict[fx.Node, fx.Node] = {}
+    x = code.placeholder("x") if from_stem else None
     for node in module.graph.nodes:
         if node.op == "placeholder" and node.target == "mask":
             values[node] = code.placeholder("mask", default_value=None)
         elif node.target == "inputs" and from_stem:
             continue
-        elif node.target == "stem" and node.op == "call_module" and from_stem:
-            values[node] = code.placeholder("x")
+        elif node.target == "stem" and node.op == "call_module" and x is not None:
+            values[node] = x
         elif node.target == "head" and node.op == "call_module":
             code.output(values[node.args[0]])
             break

@@ -1,0 +1,105 @@
+"""Token-by-token decoding equals the forward pass, and models that cannot decode say which part cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from archspec import SpecError
+from archspec.spec import ModelSpec
+from compiler import CompiledModel, compile_spec
+from zoo.causality import randomised
+
+SpecMaker = Callable[..., ModelSpec]
+
+HYBRID = """
+- {token_mixer: attention, channel_mixer: swiglu}
+- {token_mixer: {parallel: [{kind: attention, window: 4}, {kind: mamba2, d_head: 16}], combine: concat}}
+- loop: 2
+  layers: [{token_mixer: {kind: mamba2, d_head: 8}, channel_mixer: mlp, residual: post, norm: layernorm}]
+"""
+
+
+def compiled(spec: ModelSpec) -> CompiledModel:
+    model = compile_spec(spec, gate=False)
+    model.module = randomised(model.module, 0)  # type: ignore[assignment]
+    return model.eval()
+
+
+@pytest.mark.parametrize("n_prefilled", [0, 1, 7, 20])
+@pytest.mark.parametrize("head", ["lm", "{kind: lm, tied: true}"])
+def test_steps_equal_the_forward_pass(make_spec: SpecMaker, n_prefilled: int, head: str) -> None:
+    model = compiled(make_spec(HYBRID, f"head={head}", "stem={kind: embedding, positions: learned}"))
+    ids = torch.randint(31, (3, 20))
+    decoder = model.decoder()
+    state = decoder.init_state(3)
+    with torch.no_grad():
+        rows = []
+        if n_prefilled:
+            logits, state = decoder.prefill(ids[:, :n_prefilled], state)
+            rows += logits.unbind(1)
+        for t in range(n_prefilled, 20):
+            logits, state = decoder.step(ids[:, t], state)
+            rows.append(logits)
+        torch.testing.assert_close(torch.stack(rows, dim=1), model(ids), rtol=0, atol=1e-10)
+    assert state.position == 20
+
+
+def test_each_turn_of_a_loop_has_its_own_state(make_spec: SpecMaker) -> None:
+    decoder = compiled(make_spec("- loop: 2\n  layers: [{token_mixer: attention}]")).decoder()
+    _, state = decoder.prefill(torch.randint(31, (1, 5)), decoder.init_state(1))
+    assert state.nodes.keys() == {"layers.0.token_mixer", "layers.0.token_mixer@2"}
+    first, second = (state.nodes[name]["k"] for name in state.nodes)
+    assert first.shape == second.shape
+    assert not torch.equal(first, second)
+
+
+def test_prefill_wants_a_fresh_state(make_spec: SpecMaker) -> None:
+    decoder = compiled(make_spec("- {token_mixer: attention}")).decoder()
+    _, state = decoder.step(torch.tensor([3]), decoder.init_state(1))
+    with pytest.raises(AssertionError, match="fresh"):
+        decoder.prefill(torch.tensor([[3]]), state)
+
+
+FIT = """
+- fit:
+    n_groups: 4
+    n_latents: 2
+    d_latent: 12
+    schedule: "(1)1(1)"
+    local: {token_mixer: attention}
+    global: {token_mixer: {kind: attention, n_heads: 2}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("layers", "overrides", "path", "says"),
+    [
+        ("- {token_mixer: attention}", ["causal=false"], "causal", "bidirectional"),
+        (FIT, [], "layers[0].fit", "layers.0.group: FIT"),
+        (
+            "- {token_mixer: routing}",
+            [],
+            "layers[0].token_mixer",
+            "layers.0.token_mixer: 'routing' has decode: none",
+        ),
+        (
+            "- {token_mixer: attention}",
+            ["head={kind: classifier, n_classes: 3, pool: last}"],
+            "head",
+            "one output for the whole sequence",
+        ),
+    ],
+    ids=["bidirectional", "fit", "decode none", "pooling head"],
+)
+def test_models_that_cannot_decode_name_the_part(
+    make_spec: SpecMaker, layers: str, overrides: list[str], path: str, says: str
+) -> None:
+    model = compile_spec(make_spec(layers, *overrides), gate=False)
+    with pytest.raises(SpecError) as caught:
+        model.decoder()
+    assert caught.value.path == path
+    assert says in caught.value.message
+    assert caught.value.problems[0].line is not None

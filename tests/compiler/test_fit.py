@@ -1,0 +1,197 @@
+"""FIT blocks against their definition, group by group, and what follows from it (arXiv:2305.12689)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from archspec.spec import ModelSpec
+from compiler import CompiledModel, compile_spec
+from zoo.causality import randomised
+
+SpecMaker = Callable[..., ModelSpec]
+N_GROUPS, N_POSITIONS, N_LATENTS = 4, 6, 2
+
+FIT = """
+- fit:
+    n_groups: 4
+    n_latents: 2
+    d_latent: 12
+    schedule: "(1)1(2)2(1)"
+    positions: learned
+    local: {token_mixer: attention, channel_mixer: mlp}
+    global: {token_mixer: {kind: attention, n_heads: 2}, channel_mixer: mlp}
+"""
+IDS = torch.randint(31, (2, 24), generator=torch.Generator().manual_seed(0))
+
+
+def compiled(spec: ModelSpec) -> CompiledModel:
+    """In float64, all parameters drawn at random, so that nothing hides behind small initial values."""
+    model = compile_spec(spec, gate=False)
+    model.module = randomised(model.module, 0)  # type: ignore[assignment]
+    return model.eval()
+
+
+def layer(part: nn.Module, x: Tensor) -> Tensor:
+    x = x + part.token_mixer(part.token_norm(x))
+    return x + part.channel_mixer(part.channel_norm(x))
+
+
+def block_causal_layer(part: nn.Module, z: Tensor) -> Tensor:
+    """``layer`` in which latents attend to those of groups up to their own, one group at a time."""
+    mixer = part.token_mixer
+    h = part.token_norm(z)
+    m = N_LATENTS
+    rows = []
+    for g in range(z.shape[1] // m):
+        seen = h[:, : (g + 1) * m]
+        q, k, v = mixer._heads(mixer._project(seen, None))
+        y = F.scaled_dot_product_attention(q[:, :, -m:], k, v)
+        rows.append(mixer._merge(y))
+    z = z + torch.cat(rows, dim=1)
+    return z + part.channel_mixer(part.channel_norm(z))
+
+
+def by_definition(model: CompiledModel, ids: Tensor, *, causal: bool) -> Tensor:
+    """The block of ``FIT``: every group on its own, the latents in a list that lasts."""
+    part = model.module.get_submodule
+    fit = part("layers.0")
+    x = part("stem")(ids)
+    groups = [g + fit.positions.weight for g in x.split(N_POSITIONS, dim=1)]
+    latents = [z.expand(len(ids), -1, -1) for z in fit.latents.weight.split(N_LATENTS)][: len(groups)]
+    for i, (n_local, n_global) in enumerate([(1, 1), (2, 2), (1, 0)]):
+        block = part(f"layers.0.blocks.{i}")
+        for j in range(n_local):
+            groups = [layer(block.get_submodule(f"local_layers.{j}"), g) for g in groups]
+        if not n_global:
+            continue
+        latents = [z + block.read(z, g) for z, g in zip(latents, groups, strict=True)]
+        joined = torch.cat(latents, dim=1)
+        for j in range(n_global):
+            run = block_causal_layer if causal else layer
+            joined = run(block.get_submodule(f"global_layers.{j}"), joined)
+        latents = list(joined.split(N_LATENTS, dim=1))
+        given = [torch.zeros_like(latents[0]), *latents[:-1]] if causal else latents
+        groups = [g + block.write(g, z) for g, z in zip(groups, given, strict=True)]
+    return part("head")(part("norm")(torch.cat(groups, dim=1)))
+
+
+@pytest.mark.parametrize("causal", [True, False], ids=["causal", "bidirectional"])
+@pytest.mark.parametrize("length", [24, 12], ids=["full", "two groups"])
+def test_the_block_is_its_definition(make_spec: SpecMaker, causal: bool, length: int) -> None:
+    model = compiled(make_spec(FIT, f"causal={str(causal).lower()}"))
+    ids = IDS[:, :length]
+    torch.testing.assert_close(model(ids), by_definition(model, ids, causal=causal), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("causal", [True, False], ids=["causal", "bidirectional"])
+@pytest.mark.parametrize("length", [1, 6, 7, 13, 23])
+def test_padding_changes_nothing(make_spec: SpecMaker, causal: bool, length: int) -> None:
+    """A short input alone, the same filled up under a mask, and beside a longer one."""
+    model = compiled(make_spec(FIT, f"causal={str(causal).lower()}"))
+    alone = model(IDS[:, :length])
+    mask = torch.arange(24) < torch.tensor([[length], [24]])
+    torch.testing.assert_close(model(IDS, mask)[0, :length], alone[0], rtol=0, atol=1e-10)
+    torch.testing.assert_close(model(IDS, mask)[1], model(IDS)[1], rtol=0, atol=1e-10)
+
+
+def influence(model: CompiledModel) -> Tensor:
+    """(L, L), True where changing the token of a column moves the output of a row."""
+    before = model(IDS[:1])
+    moved = []
+    for t in range(24):
+        changed = IDS[:1].clone()
+        changed[0, t] = (changed[0, t] + 7) % 31
+        moved.append((model(changed) - before)[0].abs().amax(-1) > 1e-12)
+    return torch.stack(moved, dim=1)
+
+
+def test_one_exchange_reaches_every_later_position_and_no_earlier_one(make_spec: SpecMaker) -> None:
+    reached = influence(compiled(make_spec(FIT, 'layers[0].fit.schedule="(1)1(1)"')))
+    groups = torch.arange(24) // N_POSITIONS
+    within = (groups[:, None] == groups) & torch.ones(24, 24, dtype=torch.bool).tril()
+    later_group = groups[:, None] > groups
+    assert torch.equal(reached, within | later_group)
+
+
+def test_bidirectional_exchange_reaches_everything(make_spec: SpecMaker) -> None:
+    assert influence(compiled(make_spec(FIT, "causal=false"))).all()
+
+
+def test_local_layers_alone_keep_groups_apart(make_spec: SpecMaker) -> None:
+    reached = influence(compiled(make_spec(FIT, "causal=false", 'layers[0].fit.schedule="(2)"')))
+    groups = torch.arange(24) // N_POSITIONS
+    assert torch.equal(reached, groups[:, None] == groups)
+
+
+def test_one_group_of_local_layers_is_a_plain_transformer(make_spec: SpecMaker) -> None:
+    override = ('layers[0].fit.schedule="(2)"', "layers[0].fit.n_groups=1", "layers[0].fit.positions=none")
+    fit = compiled(make_spec(FIT, *override))
+    plain = compile_spec(
+        make_spec("- repeat: 2\n  layers: [{token_mixer: attention, channel_mixer: mlp}]"), gate=False
+    ).to(torch.float64)
+    weights = {
+        name.replace("layers.0.blocks.0.local_layers.", "layers."): tensor
+        for name, tensor in fit.module.state_dict().items()
+    }
+    plain.module.load_state_dict(weights)
+    torch.testing.assert_close(fit(IDS), plain(IDS), rtol=0, atol=1e-12)
+
+
+def test_permuting_groups_with_their_latents_permutes_outputs(make_spec: SpecMaker) -> None:
+    """Group identity comes from the latents alone; without RoPE among them their order means nothing."""
+    mixer = "{kind: attention, n_heads: 2, rope: false}"
+    model = compiled(make_spec(FIT, "causal=false", f"layers[0].fit.global.token_mixer={mixer}"))
+    order = torch.tensor([2, 0, 3, 1])
+    before = model(IDS).unflatten(1, (N_GROUPS, N_POSITIONS))
+    with torch.no_grad():
+        table = model.module.get_submodule("layers.0.latents").weight
+        table.copy_(table.unflatten(0, (N_GROUPS, N_LATENTS))[order].flatten(0, 1))
+    permuted = IDS.unflatten(1, (N_GROUPS, N_POSITIONS))[:, order].flatten(1)
+    after = model(permuted).unflatten(1, (N_GROUPS, N_POSITIONS))
+    torch.testing.assert_close(after, before[:, order], rtol=0, atol=1e-10)
+
+
+def test_trailing_global_layers_leave_the_logits_alone(make_spec: SpecMaker) -> None:
+    with_, without = (
+        compile_spec(make_spec(FIT, f'layers[0].fit.schedule="{schedule}"'), gate=False)
+        for schedule in ("(1)1(1)2", "(1)1(1)")
+    )
+    assert torch.equal(with_(IDS), without(IDS))
+
+
+def test_recurrent_mixers_stand_on_both_streams(make_spec: SpecMaker) -> None:
+    """A causal recurrence over latents goes by token, which the shift makes legal."""
+    mixer = "{kind: mamba2, d_head: 4, d_state: 8}"
+    model = compile_spec(
+        make_spec(
+            FIT, f"layers[0].fit.local.token_mixer={mixer}", f"layers[0].fit.global.token_mixer={mixer}"
+        )
+    )
+    assert model(IDS).isfinite().all()
+
+
+def test_parameters_are_those_of_the_formula(make_spec: SpecMaker) -> None:
+    """Layers of 12 d^2 + 13 d with biases throughout; read, write of inner width a; positions, latents."""
+    attention = "{kind: attention, qkv_bias: true, out_bias: true, n_heads: 2}"
+    model = compile_spec(
+        make_spec(
+            FIT,
+            "norm=layernorm",
+            f"layers[0].fit.local.token_mixer={attention}",
+            f"layers[0].fit.global.token_mixer={attention}",
+            "head={kind: lm, tied: true, bias: true}",
+        ),
+        gate=False,
+    )
+    x, z, a, vocab = 16, 12, 12, 31
+    local, across = 12 * x**2 + 13 * x, 12 * z**2 + 13 * z
+    read = 2 * z * a + 2 * x * a + 3 * a + z + 2 * z + 2 * x
+    write = 2 * x * a + 2 * z * a + 3 * a + x + 2 * x + 2 * z
+    tables = N_POSITIONS * x + N_GROUPS * N_LATENTS * z + vocab * x + vocab
+    expected = 4 * local + 3 * across + 2 * (read + write) + tables + 2 * x
+    assert sum(p.numel() for p in model.parameters()) == expected
