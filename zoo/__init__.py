@@ -1,4 +1,4 @@
-"""The words of the language: one component per file, found by listing the folders; the file's name is its ``kind``."""
+"""The words of the language: one component per file, found by listing folders; its file name is its kind."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _BASES: dict[Role, type[Component]] = {
 
 @dataclass(frozen=True)
 class Zoo:
-    """For each role, the component class of every kind: ours, and those of the plug-ins named on the command line."""
+    """For each role, the component class of every kind: ours, and those of plug-ins that the user names."""
 
     classes: Mapping[Role, Mapping[str, type[Component]]]
 
@@ -52,7 +52,7 @@ class Zoo:
 
 @functools.cache
 def load_zoo(plugins: tuple[str, ...] = ()) -> Zoo:
-    """The zoo's own components and those of each plug-in package, which has the same folders (any may be absent)."""
+    """Our components and those of each plug-in package, which has the same folders (any may be absent)."""
     classes: dict[Role, dict[str, type[Component]]] = {role: {} for role in _BASES}
     for package in ("zoo", *plugins):
         for role, cls in _package_components(package):
@@ -69,21 +69,29 @@ def component_kind(cls: type[Component]) -> str:
 
 
 def _package_components(package: str) -> Iterator[tuple[Role, type[Component]]]:
-    try:
-        root = importlib.import_module(package)
-    except ImportError as error:
-        raise SpecError(f"plug-in '{package}' cannot be imported: {error}") from error
+    root = _import(package, package)
+    if root.__spec__ is None or root.__spec__.submodule_search_locations is None:
+        return  # a single file may bring a task, but no components
     for role, folder in _FOLDERS.items():
         if importlib.util.find_spec(f"{package}.{folder}") is None:
             continue
-        folder_module = importlib.import_module(f"{package}.{folder}")
+        folder_module = _import(f"{package}.{folder}", package)
         for info in pkgutil.iter_modules(folder_module.__path__):
-            module = importlib.import_module(f"{folder_module.__name__}.{info.name}")
+            module = _import(f"{folder_module.__name__}.{info.name}", package)
             yield role, _only_component(module, _BASES[role], expected_kind=info.name)
-    if importlib.util.find_spec(f"{root.__name__}.norms") is not None:
-        norms = importlib.import_module(f"{root.__name__}.norms")
-        for cls in _components_defined_in(norms, Norm):
+    if importlib.util.find_spec(f"{package}.norms") is not None:
+        for cls in _components_defined_in(_import(f"{package}.norms", package), Norm):
             yield "norm", cls
+
+
+def _import(module: str, package: str) -> ModuleType:
+    """A module of ours, or of a plug-in, whose faults are its user's."""
+    if package == "zoo":
+        return importlib.import_module(module)
+    try:
+        return importlib.import_module(module)
+    except Exception as error:
+        raise SpecError(f"plug-in '{module}' cannot be imported: {type(error).__name__}: {error}") from error
 
 
 def _components_defined_in(module: ModuleType, base: type[Component]) -> Sequence[type[Component]]:

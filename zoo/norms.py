@@ -28,7 +28,7 @@ class RMSNorm(Norm):
         eps: Epsilon = Field(1e-5, description="added to the mean square")
 
         def cost(self, ctx: CostContext) -> Cost:
-            return _norm_cost(ctx, n_vectors=1, n_statistics=1, operations=4)
+            return _norm_cost(ctx, n_vectors=1, n_kept=2, n_statistics=1, operations=4)
 
     config: Config
     examples: ClassVar = (Config(), Config(eps=0.25))
@@ -69,7 +69,7 @@ class LayerNorm(Norm):
             return value
 
         def cost(self, ctx: CostContext) -> Cost:
-            return _norm_cost(ctx, n_vectors=self.affine + self.bias, n_statistics=2, operations=6)
+            return _norm_cost(ctx, n_vectors=self.affine + self.bias, n_kept=1, n_statistics=2, operations=6)
 
     config: Config
     examples: ClassVar = (Config(), Config(eps=1e-12, bias=False), Config(eps=0.25, affine=False))
@@ -122,7 +122,12 @@ def _widen(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def _norm_cost(ctx: CostContext, *, n_vectors: int, n_statistics: int, operations: int) -> Cost:
+def _norm_cost(ctx: CostContext, *, n_vectors: int, n_kept: int, n_statistics: int, operations: int) -> Cost:
+    """``n_kept`` tensors of the input's size are kept for the backward pass.
+
+    On the CPU torch keeps an RMSNorm's input and its normalised form; the fused CUDA kernel keeps the input
+    alone.
+    """
     params = n_vectors * ctx.d_model
     elements = ctx.tokens * ctx.d_model
     wide_bytes = max(4, ctx.item_bytes)
@@ -131,6 +136,6 @@ def _norm_cost(ctx: CostContext, *, n_vectors: int, n_statistics: int, operation
         params_active=params,
         flops_elementwise=operations * elements,
         bytes_moved=2 * ctx.item_bytes * elements + 4 * params,
-        activation_bytes=wide_bytes * (elements + n_statistics * ctx.tokens),
+        activation_bytes=wide_bytes * (n_kept * elements + n_statistics * ctx.tokens),
         workspace_bytes=0 if wide_bytes == ctx.item_bytes else 2 * wide_bytes * elements,
     )

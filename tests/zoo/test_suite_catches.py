@@ -158,6 +158,17 @@ def test_kind_that_exists(plugin: Path) -> None:
         load_zoo(("planted_plugin",))
 
 
+def test_plugin_that_does_not_parse(plugin: Path) -> None:
+    (plugin / "mean.py").write_text("def")
+    with pytest.raises(SpecError, match=r"token_mixers.mean' cannot be imported: SyntaxError"):
+        load_zoo(("planted_plugin",))
+
+
+def test_plugin_of_one_file_brings_no_components(plugin: Path) -> None:
+    (plugin.parent.parent / "planted_plugin_task.py").write_text('"""A task."""\n')
+    assert load_zoo(("planted_plugin_task",)).classes == load_zoo().classes
+
+
 def test_plugin_that_is_not_there() -> None:
     with pytest.raises(SpecError, match="plug-in 'no_such_package' cannot be imported"):
         load_zoo(("no_such_package",))

@@ -62,7 +62,8 @@ class Classifier(Head):
                 flops_needed=flops,
                 flops_elementwise=2 * pooled + (ctx.batch_size * V if self.bias else 0),
                 bytes_moved=ctx.item_bytes * (pooled + params + ctx.batch_size * (D + V)),
-                activation_bytes=ctx.item_bytes * ctx.batch_size * D,
+                # The mean makes a vector of its own; the others keep the stream that they point into.
+                activation_bytes=ctx.item_bytes * D * (ctx.batch_size if self.pool == "mean" else ctx.tokens),
             )
 
     config: Config

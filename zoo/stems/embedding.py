@@ -98,7 +98,8 @@ class Embedding(Stem):
                 flops_elementwise=(n_sums + (self.d_embed is not None)) * ctx.tokens * D,
                 bytes_moved=n_ids * (8 + 2 * ctx.item_bytes * E)
                 + ctx.item_bytes * (dense + 3 * n_sums * ctx.tokens * D),
-                activation_bytes=8 * n_ids + (ctx.item_bytes * n_ids * E if self.d_embed else 0),
+                activation_bytes=8 * (n_ids + ctx.seq_len * (self.positions == "learned"))
+                + (ctx.item_bytes * n_ids * E if self.d_embed else 0),
             )
             return cost if self.norm is None else cost + self.norm.cost(ctx)
 

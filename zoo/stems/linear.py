@@ -72,7 +72,7 @@ class Linear(Stem):
                 flops_elementwise=D * (self.bias * n_vectors + self.gives_positions * ctx.tokens),
                 bytes_moved=ctx.item_bytes
                 * (C * D + n_vectors * (C + D) + 3 * self.gives_positions * ctx.tokens * D),
-                activation_bytes=ctx.item_bytes * n_vectors * C,
+                activation_bytes=ctx.item_bytes * n_vectors * C + 8 * ctx.seq_len * (n_rows > 0),
             )
             return (
                 cost

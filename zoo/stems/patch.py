@@ -85,7 +85,7 @@ class Patch(Stem):
                 flops_elementwise=D * (self.bias * n_patches + self.gives_positions * ctx.tokens),
                 bytes_moved=ctx.item_bytes
                 * (P * D + n_patches * (3 * P + D) + 3 * self.gives_positions * ctx.tokens * D),
-                activation_bytes=ctx.item_bytes * n_patches * P,
+                activation_bytes=ctx.item_bytes * n_patches * P + 8 * ctx.seq_len * (n_rows > 0),
                 workspace_bytes=ctx.item_bytes * n_patches * P,
             )
             return (

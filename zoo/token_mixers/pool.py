@@ -33,7 +33,7 @@ class Pool(Mixer):
             return Cost(
                 flops_elementwise=(self.size + 2) * elements,
                 bytes_moved=ctx.item_bytes * (5 * elements + 2 * padded),
-                activation_bytes=ctx.item_bytes * padded,
+                activation_bytes=ctx.item_bytes * padded + max(4, ctx.item_bytes) * ctx.seq_len,
                 workspace_bytes=ctx.item_bytes * (padded + 2 * elements),
                 # The earlier inputs of the window, and how many there are (int64).
                 state_bytes=ctx.item_bytes * (self.size - 1) * ctx.d_model + 8 if ctx.causal else 0,
