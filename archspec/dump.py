@@ -7,7 +7,7 @@ import re
 import unicodedata
 from typing import Any
 
-from archspec.closed import Closed
+from archspec.changed import changed
 from archspec.components import Parallel
 from archspec.config import ComponentConfig
 from archspec.errors import printable
@@ -40,7 +40,7 @@ def written(spec: ModelSpec) -> dict[str, Any]:
     for key in ("name", "description"):
         if getattr(spec, key) != ModelSpec.model_fields[key].default:
             tree[key] = getattr(spec, key)
-    tree["input"] = {"kind": spec.input.kind, **_changed(spec.input)}
+    tree["input"] = changed(spec.input)
     tree |= {"causal": spec.causal, "d_model": spec.d_model}
     if (norm := _slot(spec.norm)) != "rmsnorm":
         tree["norm"] = norm
@@ -102,12 +102,8 @@ def _mixer(mixer: ComponentConfig | Parallel) -> Any:
 
 
 def _slot(config: ComponentConfig) -> Any:
-    changed = _changed(config)
-    return {"kind": config.kind, **changed} if changed else config.kind
-
-
-def _changed(config: Closed) -> dict[str, Any]:
-    return config.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"kind"})
+    fields = changed(config)
+    return config.kind if fields.keys() == {"kind"} else fields
 
 
 def _block(head: str, value: Any, *, indent: int) -> list[str]:

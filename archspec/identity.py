@@ -10,9 +10,9 @@ import hashlib
 import json
 from typing import Any
 
-from archspec.closed import Closed
+from archspec.changed import changed
 from archspec.components import Parallel
-from archspec.config import ComponentConfig, NormConfig
+from archspec.config import ComponentConfig
 from archspec.spec import Fit, FitBlock, Layer, Layers, Loop, ModelSpec, Pattern, Repeat, parse_schedule
 
 
@@ -26,7 +26,7 @@ def canonical(spec: ModelSpec) -> dict[str, Any]:
     """The spec as JSON: sub-layers written out one by one, fields that differ from their defaults only."""
     return {
         "archspec": spec.archspec,
-        "input": {"kind": spec.input.kind, **_changed(spec.input)},
+        "input": changed(spec.input),
         "causal": spec.causal,
         "d_model": spec.d_model,
         "stem": _component(spec.stem),
@@ -93,9 +93,5 @@ def _mixer(mixer: ComponentConfig | Parallel) -> dict[str, Any]:
     return _component(mixer)
 
 
-def _component(config: ComponentConfig | NormConfig) -> dict[str, Any]:
-    return {"kind": config.kind, "version": config.version, **_changed(config)}
-
-
-def _changed(config: Closed) -> dict[str, Any]:
-    return config.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"kind"})
+def _component(config: ComponentConfig) -> dict[str, Any]:
+    return changed(config, versions=True)

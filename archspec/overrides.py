@@ -44,6 +44,8 @@ def _value(text: str) -> Node:
     if "\n" in text or "\r" in text:
         _refuse(text, 0, "an override is one line")
     offset = text.index("=") + 1
+    if not text[offset:].strip():
+        _refuse(text, offset - 1, "no value after the '='", hint="write null if that is meant")
     return parse_yaml(" " * offset + text[offset:], COMMAND_LINE, written=text)
 
 

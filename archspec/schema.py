@@ -64,6 +64,7 @@ def space_schema(components: Components) -> Schema:
     """The schema of a spec in which any value may be a hole."""
     schema = spec_schema(components)
     _edit(schema, _with_holes)
+    _with_holes(schema)
     schema["$defs"] |= _HOLES
     return schema | {"title": "archspec search space"}
 

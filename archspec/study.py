@@ -110,8 +110,8 @@ class Target(Closed):
         None, description="by default the length of the space's input"
     )
     dtype: Dtype = "float32"
-    threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(
-        None, description="CPU threads of a measurement; by default every core"
+    threads: Annotated[int, Field(ge=1, le=1024)] = Field(
+        1, description="CPU threads of a measurement; one is the steadiest"
     )
 
 

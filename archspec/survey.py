@@ -12,6 +12,7 @@ from archspec.components import Components
 from archspec.errors import Problem, SpecError, shown
 from archspec.holes import Hole
 from archspec.identity import spec_hash
+from archspec.nodes import walk
 from archspec.space import Space
 from archspec.spec import ModelSpec
 
@@ -89,7 +90,8 @@ class _Surveyor:
             self.check(spec)
         except SpecError as error:
             for option in active:
-                self.reasons.setdefault(option, error)
+                if option not in self.reasons or self._is_about(error, option):
+                    self.reasons[option] = error
             self.found.n_tried += counted
             return False
         self.shown_valid.update(active)
@@ -98,6 +100,19 @@ class _Surveyor:
             self.found.n_valid += 1
             self.found.hashes.add(spec_hash(spec))
         return True
+
+    def _is_about(self, error: SpecError, option: tuple[str, str]) -> bool:
+        """Whether the error stands inside what the option stands for."""
+        hole = self.space.by_gene[option[0]]
+        branch = next(
+            (b for o, b in zip(hole.options, hole.branches, strict=True) if repr(o) == option[1]), None
+        )
+        if branch is None:
+            return False
+        places = [place for _, node in walk(branch) for place in (node.place, *node.keys.values())]
+        return any(
+            (p.file, p.line, p.column) == (q.file, q.line, q.column) for p in error.problems for q in places
+        )
 
     def settle_options(self, rng: random.Random) -> None:
         """Every option that no filling has shown valid is tried again on purpose, then reported."""

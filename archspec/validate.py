@@ -30,9 +30,10 @@ def _problems(error: ValidationError, source: Source) -> list[Problem]:
     found: dict[tuple[Path, str], Problem] = {}
     for line in lines:
         if not _is_aftermath(line):
-            path = _written_path(source.root, line["loc"])
+            path = _written_path(source.root, line)
             message, hint, path = _told(line, path)
-            problem = source.problem(path, message, hint, of_key=line["type"] == "unknown_field")
+            of_key = line["type"] == "unknown_field" or line["loc"][-1:] == ("[key]",)
+            problem = source.problem(path, message, hint, of_key=of_key)
             found.setdefault((path, message), problem)
     return sorted(found.values(), key=lambda p: (p.file != source.file, p.file, p.line, p.column))
 
@@ -46,8 +47,11 @@ def _is_aftermath(line: ErrorDetails) -> bool:
     )
 
 
-def _written_path(root: Node, loc: tuple[str | int, ...]) -> Path:
-    """``loc`` without what pydantic adds and nobody wrote: the tags of unions and the names of validators."""
+def _written_path(root: Node, line: ErrorDetails) -> Path:
+    """The error's location without what pydantic adds and nobody wrote: the tags of unions."""
+    loc = line["loc"][:-1] if line["loc"][-1:] == ("[key]",) else line["loc"]
+    if line["type"] == "missing_field":
+        return (*max(_readings(root, loc[:-1]), key=lambda reading: reading[0])[1], loc[-1])
     return max(_readings(root, loc), key=lambda reading: reading[0])[1]
 
 
@@ -64,7 +68,7 @@ def _readings(node: Node, loc: tuple[str | int, ...]) -> Iterator[tuple[float, P
         for score, path in _readings(child, rest):
             yield score + 1, (part, *path)
     elif not rest and isinstance(node.value, dict) and isinstance(part, str):
-        yield 0.5, (part,)  # a missing field
+        yield 0.5, (part,)  # a default that does not hold
     if isinstance(part, str):
         yield from _readings(node, rest)  # a tag of a union
     else:
@@ -75,7 +79,7 @@ def _told(line: ErrorDetails, path: Path) -> tuple[str, str | None, Path]:
     """The message and hint of one error, and the path it belongs to."""
     kind, value, context = line["type"], line["input"], line.get("ctx", {})
     if "message" in context:
-        return str(context["message"]), context.get("hint"), path
+        return str(context["message"]), _hole_hint(value) or context.get("hint"), path
     hint = _hole_hint(value)
     if kind == "union_tag_invalid":
         known = [word.strip("' ") for word in str(context["expected_tags"]).split(",")]
@@ -93,8 +97,11 @@ def _told(line: ErrorDetails, path: Path) -> tuple[str, str | None, Path]:
         return f"must be {one_of}, got {shown(value)}", close, path
     if kind == "greater_than" and type(context["gt"]) is int:
         kind, context = "greater_than_equal", {"ge": context["gt"] + 1}
+    if kind in {"too_short", "string_too_short"} and context["min_length"] == 1:
+        return "must not be empty", hint, path
     if kind in _MESSAGES:
-        wanted = _MESSAGES[kind].format(**context)
+        limits = {name: _number(limit) for name, limit in context.items()}
+        wanted = _MESSAGES[kind].format(**limits)
         return f"{wanted}, got {_measure(kind, value, context)}", hint or _HINTS.get(kind), path
     if kind in {"value_error", "assertion_error"}:
         return str(context.get("error", line["msg"])), hint, path
@@ -133,6 +140,10 @@ def _measure(kind: str, value: Any, context: dict[str, Any]) -> str:
     if kind in {"string_too_short", "string_too_long"}:
         return str(len(value))
     return shown(value)
+
+
+def _number(limit: Any) -> Any:
+    return int(limit) if isinstance(limit, float) and limit.is_integer() else limit
 
 
 def _hole_hint(value: Any) -> str | None:

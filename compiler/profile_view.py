@@ -43,8 +43,8 @@ def render(profile: Profile) -> RenderableType:
     """The whole model, its parts, and what ``verify`` found."""
     title = f"{profile.name}: {profile.seq_len} positions, batch {profile.batch_size}, {profile.dtype}"
     parts: list[RenderableType] = [Text(title, style="bold"), _summary(profile), _parts(profile)]
-    if profile.verification is not None:
-        parts += [_verification(profile.verification)]
+    if profile.verify is not None:
+        parts += [_verification(profile.verify)]
     return Group(*parts)
 
 

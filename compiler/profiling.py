@@ -72,7 +72,7 @@ class Profile:
     rows: tuple[Row, ...]
     latency: Latency | None = None
     device: str | None = None
-    verification: Verification | None = None
+    verify: Verification | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The stable keys of ``profile --json``."""
@@ -99,7 +99,7 @@ class Profile:
                 "device": self.device,
             },
             "layers": [row.as_json() for row in self.rows],
-            "verify": self.verification.as_json() if self.verification else None,
+            "verify": self.verify.as_json() if self.verify else None,
         }
 
     def _repr_html_(self) -> str:
@@ -134,7 +134,7 @@ def profile(
     if verify:
         from compiler.cost.verify import verify_costs  # imports fvcore
 
-        found = replace(found, verification=verify_costs(graph, zoo))
+        found = replace(found, verify=verify_costs(graph, zoo))
     if measure:
         latency = measure_model(
             compile_spec(spec, gate=False, zoo=zoo),

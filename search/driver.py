@@ -77,8 +77,9 @@ def search(
             executor.close()
         texts = [asdict(text) for text in evaluator.text_baselines()]
         ledger.add_run({"event": "end", "stopped": stopped, "text_baselines": texts})
-        result = solve(ledger)
-        write_result(result, out, dump=lambda n, comment: evaluator.dump(run.candidate(n), comment=comment))
+        result = write_result(
+            solve(ledger), out, dump=lambda n, comment: evaluator.dump(run.candidate(n), comment=comment)
+        )
         if storage is not None:
             # The space is in the name: Optuna cannot change the options of a parameter.
             name = f"{study.study}-{identity.values.get('space', '')[:8]}"

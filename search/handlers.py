@@ -1,4 +1,4 @@
-"""What a worker can do with a spec: train it on a task, time it, put its trained weights to the last tests."""
+"""What a worker can do with a spec: train it on a task, time it, put trained weights to the last tests."""
 
 from __future__ import annotations
 
@@ -77,6 +77,7 @@ def measure_job(payload: Mapping[str, Any], *, zoo: Zoo) -> dict[str, Any]:
             dtype=target["dtype"],
             device=target["device"],
             **payload["effort"],
+            max_seconds=20.0,
         )
     return {
         "median_ms": latency.median_ms,

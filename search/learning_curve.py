@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def write_csv(path: Path, curve: Sequence[Point]) -> None:
     write_text(path, text.getvalue())
 
 
-def write_png(path: Path, curves: dict[str, Sequence[Point]], *, title: str) -> None:
+def write_png(path: Path, curves: Mapping[str, Sequence[Point]], *, title: str) -> None:
     """The validation score over the steps, one line per curve."""
     import altair
     import vl_convert

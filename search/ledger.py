@@ -288,4 +288,4 @@ def _unreadable(path: Path, why: object) -> SpecError:
 
 
 def _dump(document: Mapping[str, Any]) -> str:
-    return json.dumps(document, sort_keys=True, allow_nan=False)
+    return json.dumps(document, allow_nan=False)  # keys keep their order: objectives have one

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from archspec.closed import Closed
-from archspec.components import spec_problem
 
 Rate = Annotated[float, Field(gt=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -23,7 +22,7 @@ class Recipe(Closed):
     ] = (2e-3, 5e-3)
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 32
     steps: Annotated[int, Field(ge=1, le=100_000_000, description="optimizer steps of one training")] = 400
-    warmup_steps: Annotated[int, Field(ge=0, description="steps of linear warm-up")] = 40
+    warmup: Annotated[float, Field(ge=0, lt=1, description="share of the steps with a linear warm-up")] = 0.1
     schedule: Annotated[
         Literal["cosine", "constant", "stable_decay"],
         Field(description="after warm-up; stable_decay: constant, then linear over the last 20 %"),
@@ -38,7 +37,7 @@ class Recipe(Closed):
         Literal["auto", "float32", "bfloat16"],
         Field(description="bfloat16: autocast over fp32 weights; auto: that on CUDA, float32 elsewhere"),
     ] = "auto"
-    validate_every: Annotated[int, Field(ge=1, description="steps between points of the learning curve")] = 50
+    curve_points: Annotated[int, Field(ge=1, le=10_000, description="validations in one training")] = 10
     validation_examples: Annotated[int, Field(ge=1, description="examples of one point of the curve")] = 256
     final_examples: Annotated[int, Field(ge=1, description="examples of the last evaluation")] = 512
     solved_at: Annotated[
@@ -46,17 +45,17 @@ class Recipe(Closed):
         Field(gt=0, le=1, description="stop when the validation score reaches this; null: never"),
     ] = 0.999
 
-    @model_validator(mode="after")
-    def _warmup_inside(self) -> Recipe:
-        if self.warmup_steps >= self.steps and self.warmup_steps > 0:
-            raise spec_problem(f"warmup_steps {self.warmup_steps} must be less than steps {self.steps}")
-        return self
+    @property
+    def validate_every(self) -> int:
+        """Steps between two points of the learning curve."""
+        return max(1, self.steps // self.curve_points)
 
     def lr_factor(self, step: int) -> float:
         """What the learning rate is multiplied by at ``step`` (from 0)."""
-        if step < self.warmup_steps:
-            return (step + 1) / self.warmup_steps
-        done = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
+        rising = round(self.warmup * self.steps)
+        if step < rising:
+            return (step + 1) / rising
+        done = (step - rising) / max(1, self.steps - rising)
         match self.schedule:
             case "constant":
                 left = 1.0

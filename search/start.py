@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import psutil
 from archspec.errors import SpecError, did_you_mean
 from archspec.study import Study, parse_memory
 from compiler.device.info import resolve_device
-from search import proposers
+from search import proposers, report
 from search.candidates import Place, SpecEvaluator
 from search.driver import Listener, ignore, search
 from search.executors.local import LocalExecutor, worker_argv
@@ -49,7 +50,7 @@ def run(
     n_workers = workers or default_workers(asked.target.device)
     evaluator = make_evaluator(loaded, asked, Path(out), n_workers=n_workers)
     threads = max(1, n_cores() // n_workers)
-    return search(
+    result = search(
         asked,
         evaluator,
         Path(out),
@@ -65,6 +66,8 @@ def run(
         locate=loaded.error,
         origin={"command": command, "workers": n_workers, "threads_per_worker": threads},
     )
+    report.write(result, Path(out))
+    return result
 
 
 def changed(study: Study, **given: Any) -> Study:
@@ -77,14 +80,12 @@ def changed(study: Study, **given: Any) -> Study:
 
 def make_evaluator(loaded: LoadedStudy, study: Study, out: Path, *, n_workers: int) -> SpecEvaluator:
     """The evaluator of ``study``, which may differ from ``loaded.study`` in what the caller has changed."""
-    from dataclasses import replace
-
     limit = study.limits.memory
     memory = parse_memory(limit, total=psutil.virtual_memory().total)
     place = Place(
         device=str(resolve_device(study.target.device)),
         weights=out.absolute() / "weights",
-        threads=study.target.threads or n_cores(),
+        threads=study.target.threads,
         memory=memory // n_workers if str(limit).endswith("%") else memory,
     )
     return SpecEvaluator(replace(loaded, study=study), place)

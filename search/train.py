@@ -138,7 +138,7 @@ def train(
     model is a status, never an exception; a spec that does not fit the task is a SpecError.
     """
     if reason := task_config.misfit(spec):
-        raise SpecError(reason)
+        raise SpecError(problems=[spec.problem((), reason)])
     task = (tasks or load_tasks()).build(task_config, causal=spec.causal, seed=seed)
     if directory is not None:
         _claim(directory, _identity(spec, task, recipe, seed), resume=resume)
@@ -250,6 +250,6 @@ def _claim(directory: Path, identity: dict[str, Any], *, resume: bool) -> None:
 
 def _write(directory: Path, result: TrainResult) -> None:
     if result.model is not None:
-        result.model.save(directory)
+        result.model.save(directory / "model")
     write_csv(directory / "curve.csv", result.curve)
     write_text(directory / "result.json", json.dumps(result.as_json(), indent=2) + "\n")

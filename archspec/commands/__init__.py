@@ -17,35 +17,39 @@ from rich.text import Text
 
 from archspec.errors import SpecError
 
-app = typer.Typer(
-    name="archspec",
-    help="Write a sequence model as a spec, see what it costs, and search for better ones.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
 _ORDER = (
     "init", "check", "show", "compile", "profile", "train", "search", "front", "report", "zoo", "schema",
     "device", "doctor",
 )  # fmt: skip
+_FILES = {"compile": "compile_"}  # where the verb is a builtin's name
 
 
-def _add_verbs() -> None:
-    found = {info.name.removesuffix("_") for info in pkgutil.iter_modules(__path__) if info.name[0] != "_"}
-    for verb in sorted(found, key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER)):
-        file_name = f"{verb}_" if verb in {"compile"} else verb
-        module = importlib.import_module(f"{__name__}.{file_name}")
-        part = getattr(module, "app", None)
-        if part is not None:
-            app.add_typer(part, name=verb)
+def command_line() -> typer.Typer:
+    """The command with all its verbs: those of the help's order first."""
+    app = typer.Typer(
+        name="archspec",
+        help="Write a sequence model as a spec, see what it costs, and search for better ones.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_of_every_verb)
+    files = {info.name for info in pkgutil.iter_modules(__path__) if info.name[0] != "_"}
+    verbs = {file.removesuffix("_") for file in files}
+    for verb in sorted(verbs, key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER)):
+        file = _FILES.get(verb, verb)
+        module = importlib.import_module(f"{__name__}.{file}")
+        if (group := getattr(module, "app", None)) is not None:
+            app.add_typer(group, name=verb)
         else:
-            app.command(verb)(getattr(module, file_name))
+            app.command(verb)(getattr(module, file))
+    return app
 
 
-@app.callback()
-def _options(debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error.")) -> None:
+def _of_every_verb(
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
+) -> None:
     """Options of every verb."""
 
 
@@ -53,9 +57,8 @@ def main() -> None:
     """Run the command line; a user's error is a message and exit code 1, never a traceback."""
     debug = "--debug" in sys.argv[1:]  # wherever it stands
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    _add_verbs()
     try:
-        app(arguments)
+        command_line()(arguments, prog_name="archspec")
     except SpecError as error:
         if debug:
             raise

@@ -54,5 +54,5 @@ def profile(
         from compiler.profile_view import render
 
         Console().print(render(found))
-    if found.verification is not None and found.verification.exact is False:
+    if found.verify is not None and found.verify.exact is False:
         raise typer.Exit(1)

@@ -81,17 +81,22 @@ def check(
     failures = [outcome for outcome in outcomes if outcome.error is not None]
     if json_:
         failed = [
-            {"case": failure.case.id, "check": failure.check, "error": str(failure.error)}
+            {
+                "component": failure.component,
+                "case": failure.case,
+                "check": failure.check,
+                "error": str(failure.error),
+            }
             for failure in failures
         ]
         document = {"ok": not failures, "checks": len(outcomes), "failures": failed}
         typer.echo(json.dumps(document, indent=2))
     else:
         console = Console(soft_wrap=True, highlight=False)
-        for case, group in groupby(outcomes, key=lambda outcome: outcome.case):
+        for case, group in groupby(outcomes, key=lambda outcome: outcome.case or outcome.component):
             wrong = [outcome for outcome in group if outcome.error is not None]
             mark = ("fail", "bold red") if wrong else ("ok  ", "bold green")
-            console.print(Text.assemble(mark, f"  {case.id}"))
+            console.print(Text.assemble(mark, f"  {printable(case)}"))
             for outcome in wrong:
                 console.print(Text(f"        {outcome.check}: {printable(str(outcome.error))}"))
         console.print(f"{len(outcomes)} checks, {len(failures)} failed")

@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from archspec import Cost, CostContext, SpecError
 from compiler.cost.closed_form import Asked, CostPlan, Extent, stem_length, total
@@ -123,14 +124,16 @@ class _Component:
     def __init__(self, graph: Graph, zoo: Zoo, asked: Asked, path: str, n_nodes: int):
         self.graph, self.asked, self.path, self.n_nodes = graph, asked, path, n_nodes
         self.op: Op = graph.nodes[path]["op"]
-        self.module = component_of(self.op, zoo, graph).eval()
+        with _ConstantWeights():
+            self.module = component_of(self.op, zoo, graph).eval()
         self.params = count_parameters(self.module)
         if (
             isinstance(self.module, Head)
             and isinstance(self.op.config, HeadConfig)
             and self.op.config.is_tied
         ):
-            stem = component_of(graph.nodes["stem"]["op"], zoo, graph)
+            with _ConstantWeights():
+                stem = component_of(graph.nodes["stem"]["op"], zoo, graph)
             assert isinstance(stem, Stem)
             self.module.tie(stem)
             self.params = count_parameters(self.module) - stem.table().numel()  # counted at the stem
@@ -190,8 +193,20 @@ class _Component:
         )  # fmt: skip
 
 
+class _ConstantWeights(TorchDispatchMode):
+    """Weights that would be drawn at random are all alike: drawing them takes longer than counting."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in (torch.ops.aten.normal_.default, torch.ops.aten.uniform_.default):
+            return torch.ops.aten.fill_.Scalar(args[0], 0.01)
+        return func(*args, **(kwargs or {}))
+
+
 def _model_checks(graph: Graph, zoo: Zoo) -> Iterator[Check]:
-    module = lower(graph, zoo, seed=0).eval()
+    with _ConstantWeights():
+        module = lower(graph, zoo, seed=0).eval()
     params = count_parameters(module)
     for length in _model_lengths(graph):
         cost = total(CostPlan(graph, length).costs(batch_size=_BATCH).values())

@@ -13,7 +13,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from search.mirror import frozen_trial
+from search.mirror import frozen_trial, quiet_optuna
 from search.proposers import Past, Proposer
 
 _N_STARTUP = 10
@@ -24,10 +24,9 @@ class TpeProposer(Proposer):
 
     kind = "tpe"
 
+    @quiet_optuna()
     def propose(self, history: Sequence[Past], *, k: int, seed: int) -> list[dict[str, Any]]:
-        sampler = optuna.samplers.TPESampler(
-            seed=seed, multivariate=True, n_startup_trials=_N_STARTUP, warn_independent_sampling=False
-        )
+        sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=_N_STARTUP)
         study = optuna.create_study(directions=list(self.directions), sampler=sampler)
         study.add_trials(frozen_trial(self.genome, past) for past in history if past.state != "pending")
         for past in history:

@@ -173,7 +173,14 @@ def _budget_lines(result: SearchResult, x: str, y: str, points: list[dict[str, A
         rule = alt.Chart(data).mark_rule(strokeDash=[6, 4], color="#b22222")
         channel = alt.X("x:Q", scale=_x_scale(x, points)) if axis == "x" else alt.Y("y:Q")
         edge = {"y": alt.value(8)} if axis == "x" else {"x": alt.value(6)}
-        text = alt.Chart(data).mark_text(align="left", dx=4, dy=-5, color="#b22222", fontSize=11, font=_FONT)
+        text = alt.Chart(data).mark_text(
+            align="right" if axis == "x" else "left",
+            dx=-4 if axis == "x" else 4,
+            dy=-5,
+            color="#b22222",
+            fontSize=11,
+            font=_FONT,
+        )
         lines += [rule.encode(channel), text.encode(channel, text="text:N", **edge)]
     return lines
 
@@ -181,7 +188,7 @@ def _budget_lines(result: SearchResult, x: str, y: str, points: list[dict[str, A
 def _x_scale(x: str, points: list[dict[str, Any]]) -> Any:
     values = [point["x"] for point in points]
     wide = bool(values) and min(values) > 0 and max(values) / min(values) > 4
-    return alt.Scale(type="log" if wide else "linear", zero=False, nice=True)
+    return alt.Scale(type="log" if wide else "linear", zero=False, nice=not wide, padding=24)
 
 
 def _step(result: SearchResult, x: str) -> Any:

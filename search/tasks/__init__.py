@@ -14,7 +14,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 
-from archspec import SpecError
+from archspec import SpecError, did_you_mean
+from archspec.errors import shown
+from archspec.source import Source
+from archspec.validate import validate
 from search.tasks.contract import Task, TaskConfig
 
 
@@ -28,6 +31,15 @@ class Tasks:
     def configs(self) -> dict[str, type[TaskConfig]]:
         """The configuration class of every kind, as a study is validated with."""
         return {kind: cls.Config for kind, cls in self.classes.items()}
+
+    def read(self, source: Source) -> TaskConfig:
+        """A written task -> its settings, or a SpecError with the place of every problem."""
+        kind = source.tree.get("kind")
+        if kind not in self.classes:
+            raise source.error(
+                ("kind",), f"unknown task {shown(kind)}", did_you_mean(str(kind), self.classes)
+            )
+        return validate(self.classes[kind].Config, source)
 
     def build(self, config: TaskConfig, *, causal: bool, seed: int = 0) -> Task:
         """The task that ``config`` configures, as it is put to a causal or bidirectional model."""

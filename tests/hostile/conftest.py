@@ -1,0 +1,29 @@
+"""Hostile files: each ends in a SpecError with its place, soon, and with nothing run or read that it names."""
+
+from __future__ import annotations
+
+import resource
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+SECONDS = 60
+
+
+@pytest.fixture(autouse=True)
+def _limits() -> Iterator[None]:
+    """A file that hangs or eats memory fails its test instead of the machine."""
+
+    def expire(*_: object) -> None:
+        raise TimeoutError(f"longer than {SECONDS} seconds")
+
+    before = signal.signal(signal.SIGALRM, expire)
+    signal.alarm(SECONDS)
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()  # noqa: SIM115
+    resource.setrlimit(resource.RLIMIT_AS, (used + (2 << 30), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
