@@ -38,11 +38,9 @@ def fixed_attention(
     real = None if mask is None else mask.view(-1, n, s)  # (B or 1, n, s)
 
     k_span, v_span = span_summaries(q, k, v, None if real is None else real[:, None])  # (B, H, n, K)
-    direct = (q @ k.transpose(-1, -2)).view(B, H, n * s, s)
-    summary = q.view(B, H, n * s, K) @ k_span.transpose(-1, -2)  # (B, H, L, n)
-    logits = torch.cat([direct, summary], dim=-1)
-    logits = logits.add_(_bias(n, s, causal, real, like=logits))
-    p_direct, p_summary = _softmax(logits).to(v.dtype).split_with_sizes([s, n], dim=-1)
+    # The logits are the largest tensor by far; nothing here holds on to them, so each copy is freed at once.
+    weights = _softmax(_logits(q, k, k_span, causal, real)).to(v.dtype)  # (B, H, n s, s + n)
+    p_direct, p_summary = weights.split_with_sizes([s, n], dim=-1)
     y = (p_direct.view(B, H, n, s, s) @ v).view(B, H, n * s, K) + p_summary @ v_span
     return y[:, :, :L]
 
@@ -90,6 +88,15 @@ def augmented_attention(
     logits = q @ torch.cat(k_all, 2).transpose(-1, -2) / K**0.5
     logits = logits.masked_fill(~torch.cat(visible, -1)[:, None], -math.inf)
     return logits.softmax(-1) @ torch.cat(v_all, 2)
+
+
+def _logits(q: Tensor, k: Tensor, k_span: Tensor, causal: bool, real: Tensor | None) -> Tensor:
+    """Scaled q and k (B, H, n, s, K), k_span (B, H, n, K) -> (B, H, n s, s + n), -inf where a key is not seen."""
+    B, H, n, s, K = q.shape
+    direct = (q @ k.transpose(-1, -2)).view(B, H, n * s, s)
+    summary = q.view(B, H, n * s, K) @ k_span.transpose(-1, -2)
+    logits = torch.cat([direct, summary], dim=-1)
+    return logits.add_(_bias(n, s, causal, real, like=logits))
 
 
 def _bias(n: int, s: int, causal: bool, real: Tensor | None, *, like: Tensor) -> Tensor:
