@@ -168,7 +168,7 @@ class SearchResult:
     refusals: Mapping[str, int]  # reason code -> count: a budget's quantity, "misfit" or "invalid"
     failures: Mapping[str, int]  # reason -> count
     fronts_by_aggregate: Mapping[str, tuple[int, ...]]  # "mean" | "min" -> trials on the front under it
-    space_size: tuple[float, bool]  # number of fillings, and whether it is exact (else an estimate)
+    space_size: tuple[int | None, bool]  # fillings (None: a continuous gene); exact, or at most
     seed: int
     complete: bool  # False: interrupted; ``stopped`` says why
     stopped: str  # "40 candidates trained", "space exhausted", "time limit", "interrupted"

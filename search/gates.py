@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -150,10 +151,15 @@ def _impossible(
 
 def describe(survey: Survey) -> list[str]:
     """The survey in lines for people."""
-    about = "" if survey.is_exact else "about "
+    about = "" if survey.is_exact else "at most "
+    n = (
+        f"{about}{int(survey.n_fillings):,} fillings"
+        if survey.n_fillings < math.inf
+        else "no end of fillings"
+    )
     seen = "all of them" if survey.exhaustive else f"{survey.n_seen} of them sampled"
     lines = [
-        f"{about}{survey.n_fillings:,} fillings, {seen}: {survey.n_distinct} distinct candidates, "
+        f"{fillings}, {seen}: {survey.n_distinct} distinct candidates, "
         f"{survey.n_feasible} within the closed-form budgets"
     ]
     for code, n in sorted(survey.refused.items(), key=lambda item: -item[1]):
@@ -164,7 +170,7 @@ def describe(survey: Survey) -> list[str]:
 def counts(survey: Survey) -> dict[str, Any]:
     """The survey in JSON."""
     return {
-        "fillings": survey.n_fillings,
+        "fillings": None if math.isinf(survey.n_fillings) else int(survey.n_fillings),
         "exact": survey.is_exact,
         "seen": survey.n_seen,
         "distinct": survey.n_distinct,

@@ -16,8 +16,10 @@ from compiler.device.info import resolve_device
 from search import proposers, report
 from search.candidates import Place, SpecEvaluator
 from search.driver import Listener, ignore, search
+from search.estimate import Preview, estimate
 from search.executors.local import LocalExecutor, worker_argv
 from search.front import SearchResult
+from search.gates import survey
 from search.load import LoadedStudy, load_study
 
 _MOST_WORKERS = 8
@@ -68,6 +70,24 @@ def run(
     )
     report.write(result, Path(out))
     return result
+
+
+def preview(
+    loaded: LoadedStudy,
+    *,
+    out: Path,
+    trials: int | None = None,
+    seed: int | None = None,
+    workers: int | None = None,
+) -> Preview:
+    """What ``run`` would do, and how long it would take; nothing is written."""
+    asked = changed(loaded.study, trials=trials, seed=seed)
+    n_workers = workers or default_workers(asked.target.device)
+    evaluator = make_evaluator(loaded, asked, out, n_workers=n_workers)
+    seen = survey(evaluator, asked.budgets, seed=asked.seed, locate=loaded.error)
+    evaluator.baselines()
+    device = str(resolve_device(asked.target.device))
+    return estimate(replace(loaded, study=asked), seen, out=out, n_workers=n_workers, device=device)
 
 
 def changed(study: Study, **given: Any) -> Study:

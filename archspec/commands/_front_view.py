@@ -1,0 +1,57 @@
+"""A search as people see it in a terminal: the front as a table, a trial as a line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from archspec.errors import printable
+from archspec.quantities import show
+
+if TYPE_CHECKING:
+    from search.front import Row, SearchResult
+
+
+def front_table(result: SearchResult, *, most: int | None = None) -> Table:
+    """The front, then the baselines that are not on it; ``most`` rows of the front at most."""
+    n = len(result.front)
+    title = f"Pareto front: {n} of {len(result.trained)} trained"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    labels = [task.label for task in result.tasks]
+    names = [objective.quantity for objective in result.objectives]
+    beside = [name for name in ("params",) if name not in names]
+    tested = any(row.test_scores for row in result.trained)
+    table.add_column("trial", justify="right")
+    table.add_column("layers", overflow="fold")
+    for name in (*names, *labels, *beside):
+        table.add_column(Text(name), justify="right")
+    if tested:
+        table.add_column("test", justify="right")
+    table.add_column("")
+    shown = result.front[:most]
+    for row in (*shown, *(row for row in result.baselines if row.status == "done" and not row.on_front)):
+        cells = [show(name, row.objectives[name]) for name in names]
+        cells += [f"{row.scores[label]:.3f}" if label in row.scores else "" for label in labels]
+        cells += [show(name, row.costs[name]) if name in row.costs else "" for name in beside]
+        if tested:
+            cells.append(" ".join(f"{value:.3f}" for value in row.test_scores.values()))
+        style = "bold" if row.on_front else "dim"
+        table.add_row(str(row.trial), Text(layers(row)), *cells, Text(row.baseline or ""), style=style)
+    if n > len(shown):
+        table.add_row("", f"and {n - len(shown)} more")
+    return table
+
+
+def trial_line(row: Row) -> str:
+    """One trial: its fate, layers and figures, or the reason why it has none."""
+    figures = ", ".join(f"{name} {show(name, value)}" for name, value in row.objectives.items())
+    mark = " *" if row.on_front else ""
+    told = figures or row.reason
+    return printable(f"trial {row.trial} {row.status}: {layers(row)}  {told}{mark}")
+
+
+def layers(row: Row) -> str:
+    """The strip as text: ``mamba2+mlp | attention``."""
+    return " | ".join("+".join(kind for kind in pair if kind != "none") for pair in row.strip)
