@@ -84,7 +84,8 @@ def test_a_bidirectional_model_promises_nothing(make_spec: SpecMaker, leaky_zoo:
 
 def test_selection_by_the_whole_sequence_is_a_leak(make_spec: SpecMaker, zoo: Zoo) -> None:
     """Routing's ``top_w`` has no gradient from the future, and past outputs move all the same."""
-    graph = build_graph(make_spec("- {token_mixer: {kind: routing, selection: top_w}}", "causal=false"))
+    layers = "- {token_mixer: {kind: routing, selection: top_w, n_clusters: 3, cluster_window: 6, window: 5}}"
+    graph = build_graph(make_spec(layers, "causal=false"))
     forced = graph.graph["spec"].model_copy(update={"causal": True})
     graph.graph["spec"] = forced
     with pytest.raises(SpecError, match=r"layers\.0\.token_mixer \('routing'\) breaks 'causal: true'"):

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 import torch
+from torch import Tensor
 
-from archspec import SpecError
+from archspec import Capabilities, Cost, CostContext, MixerConfig, SpecError
 from archspec.spec import ModelSpec
 from compiler import CompiledModel, compile_spec
+from zoo import Zoo
 from zoo.causality import randomised
+from zoo.contract import Mixer
 
 SpecMaker = Callable[..., ModelSpec]
 
 HYBRID = """
 - {token_mixer: attention, channel_mixer: swiglu}
 - {token_mixer: {parallel: [{kind: attention, window: 4}, {kind: mamba2, d_head: 16}], combine: concat}}
+- {token_mixer: {kind: routing, n_clusters: 3, cluster_window: 6, window: 5}}
+- {token_mixer: {kind: combiner, span: 5}}
 - loop: 2
   layers: [{token_mixer: {kind: mamba2, d_head: 8}, channel_mixer: mlp, residual: post, norm: layernorm}]
 """
@@ -80,19 +86,13 @@ FIT = """
         ("- {token_mixer: attention}", ["causal=false"], "causal", "bidirectional"),
         (FIT, [], "layers[0].fit", "layers.0.group: FIT"),
         (
-            "- {token_mixer: routing}",
-            [],
-            "layers[0].token_mixer",
-            "layers.0.token_mixer: 'routing' has decode: none",
-        ),
-        (
             "- {token_mixer: attention}",
             ["head={kind: classifier, n_classes: 3, pool: last}"],
             "head",
             "one output for the whole sequence",
         ),
     ],
-    ids=["bidirectional", "fit", "decode none", "pooling head"],
+    ids=["bidirectional", "fit", "pooling head"],
 )
 def test_models_that_cannot_decode_name_the_part(
     make_spec: SpecMaker, layers: str, overrides: list[str], path: str, says: str
@@ -103,3 +103,35 @@ def test_models_that_cannot_decode_name_the_part(
     assert caught.value.path == path
     assert says in caught.value.message
     assert caught.value.problems[0].line is not None
+
+
+class Sum(Mixer):
+    """A causal mixer without a step form."""
+
+    class Config(MixerConfig):
+        kind: Literal["sum"] = "sum"
+
+        def cost(self, ctx: CostContext) -> Cost:
+            return Cost()
+
+        def capabilities(self) -> Capabilities:
+            return Capabilities(causal="always", decode="none")
+
+    config: Config
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return x.cumsum(1)
+
+    reference = forward
+
+
+def test_every_node_that_cannot_decode_is_named(make_spec: SpecMaker, zoo: Zoo) -> None:
+    zoo = Zoo({**zoo.classes, "token_mixer": {**zoo.classes["token_mixer"], "sum": Sum}})
+    layers = "- {token_mixer: attention}\n- {token_mixer: sum}\n- {token_mixer: {parallel: [attention, sum]}}"
+    model = compile_spec(make_spec(layers, zoo=zoo), zoo=zoo)
+    with pytest.raises(SpecError) as caught:
+        model.decoder()
+    assert [(p.path, p.message) for p in caught.value.problems] == [
+        ("layers[1].token_mixer", "layers.1.token_mixer: 'sum' has decode: none"),
+        ("layers[2].token_mixer.parallel[1]", "layers.2.token_mixer.1: 'sum' has decode: none"),
+    ]

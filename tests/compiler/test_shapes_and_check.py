@@ -94,11 +94,12 @@ def test_everything_wrong_is_told_at_once_with_its_place(make_spec: SpecMaker) -
 
 
 def test_a_bidirectional_mixer_breaks_a_causal_promise(make_spec: SpecMaker) -> None:
-    (problem,) = problems_of(make_spec("- {token_mixer: {kind: routing, selection: top_w}}"))
+    layers = "- {token_mixer: {kind: routing, selection: top_w, n_clusters: 3, cluster_window: 6, window: 5}}"
+    (problem,) = problems_of(make_spec(layers))
     assert problem.path == "layers[0].token_mixer"
     assert "token mixer 'routing'" in problem.message
     assert "causal: true" in problem.message
-    build_graph(make_spec("- {token_mixer: {kind: routing, selection: top_w}}", "causal=false"))
+    build_graph(make_spec(layers, "causal=false"))
 
 
 def test_a_pooling_head_does_not_break_a_causal_promise(make_spec: SpecMaker) -> None:
