@@ -124,7 +124,7 @@ class _Component:
     def __init__(self, graph: Graph, zoo: Zoo, asked: Asked, path: str, n_nodes: int):
         self.graph, self.asked, self.path, self.n_nodes = graph, asked, path, n_nodes
         self.op: Op = graph.nodes[path]["op"]
-        with _ConstantWeights():
+        with _constant_weights():
             self.module = component_of(self.op, zoo, graph).eval()
         self.params = count_parameters(self.module)
         if (
@@ -132,7 +132,7 @@ class _Component:
             and isinstance(self.op.config, HeadConfig)
             and self.op.config.is_tied
         ):
-            with _ConstantWeights():
+            with _constant_weights():
                 stem = component_of(graph.nodes["stem"]["op"], zoo, graph)
             assert isinstance(stem, Stem)
             self.module.tie(stem)
@@ -193,7 +193,7 @@ class _Component:
         )  # fmt: skip
 
 
-class _ConstantWeights(TorchDispatchMode):
+class _ConstantWeights(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Weights that would be drawn at random are all alike: drawing them takes longer than counting."""
 
     def __torch_dispatch__(
@@ -204,8 +204,12 @@ class _ConstantWeights(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+def _constant_weights() -> TorchDispatchMode:
+    return _ConstantWeights()  # type: ignore[no-untyped-call]
+
+
 def _model_checks(graph: Graph, zoo: Zoo) -> Iterator[Check]:
-    with _ConstantWeights():
+    with _constant_weights():
         module = lower(graph, zoo, seed=0).eval()
     params = count_parameters(module)
     for length in _model_lengths(graph):

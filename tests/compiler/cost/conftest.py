@@ -1,88 +1,15 @@
-"""Small models that between them use every kind of node, and their graphs."""
+"""Fixtures: the small models, and their graphs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
+from small_models import MODELS, Make, spec_text
 
 import compiler
 from archspec.source import parse_source
 from archspec.spec import ModelSpec
 from compiler import Graph, resolve
 from zoo import Zoo, load_zoo
-
-PAPERS = Path(__file__).parents[3] / "specs" / "papers"
-
-_FIT = """
-    - fit:
-        n_groups: 4
-        n_latents: 2
-        d_latent: 24
-        schedule: "(1)2(1)1(1)"
-        positions: learned
-        local: {token_mixer: {kind: attention, n_heads: 2}, channel_mixer: mlp}
-        global: {token_mixer: {kind: attention, n_heads: 2}, channel_mixer: mlp}
-        read: {kind: read, n_heads: 2}
-        write: {kind: write, n_heads: 2}
-"""
-MODELS = {
-    "attention": """
-        causal: true
-        layers:
-          - repeat: 2
-            layers: [{token_mixer: {kind: attention, n_heads: 4, n_kv_heads: 2}, channel_mixer: swiglu}]
-        head: {kind: lm, tied: true}
-        """,
-    "windowed_post_norm": """
-        causal: false
-        residual: post
-        norm: layernorm
-        stem: {kind: embedding, positions: learned, d_embed: 8}
-        layers: [{token_mixer: {kind: attention, n_heads: 2, window: 8}, channel_mixer: {kind: mlp, gated: true}}]
-        head: masked_lm
-        """,
-    "loop_of_parallel_mixers": """
-        causal: true
-        layers:
-          - loop: 3
-            layers:
-              - token_mixer: {parallel: [{kind: mamba2, d_head: 8, d_state: 4}, {kind: attention, n_heads: 2}], combine: concat}
-                channel_mixer: mlp
-        """,
-    "combiner_and_pool_without_residual": """
-        causal: false
-        residual: none
-        layers: [{token_mixer: {kind: combiner, n_heads: 2, span: 8}}, {token_mixer: pool}]
-        """,
-    "fit_encoder": "causal: false\nlayers:" + _FIT + "head: {kind: classifier, n_classes: 5}",
-    "fit_decoder": "causal: true\nlayers:" + _FIT,
-    "patches": """
-        input: {kind: features, d_input: 3, seq_len: 64}
-        causal: false
-        stem: {kind: patch, size: 4, cls_token: true}
-        layers: [{token_mixer: {kind: attention, n_heads: 2, rope: false}, channel_mixer: mlp}]
-        head: {kind: classifier, n_classes: 5, pool: cls}
-        """,
-    "images": """
-        input: {kind: image, height: 16, width: 8, n_channels: 2}
-        causal: false
-        stem: {kind: patch, size: 4, positions: learned}
-        layers: [{token_mixer: pool, channel_mixer: mlp}]
-        head: {kind: classifier, n_classes: 5}
-        """,
-}  # fmt: skip
-_DEFAULTS = {
-    "archspec": "1",
-    "name": "small",
-    "input": "{kind: tokens, vocab_size: 31, seq_len: 64}",
-    "d_model": "16",
-    "stem": "embedding",
-    "head": "lm",
-}
-
-Make = Callable[[str], ModelSpec]
 
 
 @pytest.fixture(scope="session")
@@ -93,16 +20,7 @@ def zoo() -> Zoo:
 @pytest.fixture(scope="session")
 def make(zoo: Zoo) -> Make:
     """A spec from the lines that differ from a small language model."""
-
-    def build(text: str) -> ModelSpec:
-        import textwrap
-
-        text = textwrap.dedent(text)
-        given = {line.partition(":")[0] for line in text.splitlines() if line[:1].isalpha()}
-        lines = [f"{key}: {value}" for key, value in _DEFAULTS.items() if key not in given]
-        return resolve(parse_source("\n".join([*lines, text])), zoo)
-
-    return build
+    return lambda text: resolve(parse_source(spec_text(text)), zoo)
 
 
 @pytest.fixture(params=MODELS)
