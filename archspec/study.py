@@ -81,7 +81,8 @@ def _budgets(value: Any) -> Any:
 
 
 def _kinds(info: ValidationInfo) -> StudyKinds:
-    assert isinstance(info.context, StudyKinds), "a study is validated with StudyKinds as its context"
+    if not isinstance(info.context, StudyKinds):  # our own mistake; pydantic would swallow an assertion
+        raise TypeError("a study is validated with StudyKinds as its context")
     return info.context
 
 

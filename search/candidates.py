@@ -25,7 +25,7 @@ from search.executors import Job
 from search.fingerprint import code_fingerprint, digest
 from search.front import TaskInfo, TextBaseline
 from search.genome import Gene, Genes, Genome
-from search.layers import layer_pairs
+from search.layers import layer_pairs, without_empty_layers
 from search.ledger import EvidenceKey
 from search.load import LoadedStudy
 from search.solve import FINAL
@@ -225,7 +225,8 @@ class SpecEvaluator:
             "flops_needed": needed,
             **profile.memory.as_json(),
         }
-        return Candidate(found, genes, layer_pairs(spec), costs, {"spec": dump_spec(spec)})
+        text = dump_spec(without_empty_layers(spec))
+        return Candidate(found, genes, layer_pairs(spec), costs, {"spec": text})
 
     def _training(self, candidate: Candidate, label: str, seed: int) -> Need:
         config, recipe = self._labelled[label], self._loaded.recipe.model_dump(mode="json")

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
-from typing import Any, Literal
-
-Aggregate = Literal["mean", "min"]
+from typing import Any
 
 
 def figures(document: Mapping[str, Any], weights: Mapping[str, float], aggregate: str) -> dict[str, float]:
     """Closed-form costs, and what is known of scores, losses and latency; ``weights`` are the tasks'."""
     found: dict[str, float] = dict(document["costs"])
-    for kind in ("score", "loss"):
-        of_tasks = {label: statistics.fmean(values) for label, values in document.get(f"{kind}s", {}).items()}
+    for kind, kept in (("score", "scores"), ("loss", "losses")):
+        of_tasks = {label: statistics.fmean(values) for label, values in document.get(kept, {}).items()}
         found |= {f"{kind}.{label}": value for label, value in of_tasks.items()}
         if of_tasks and of_tasks.keys() == weights.keys():
             found[kind] = combine(of_tasks, weights, aggregate if kind == "score" else "mean")

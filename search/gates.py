@@ -151,12 +151,9 @@ def _impossible(
 
 def describe(survey: Survey) -> list[str]:
     """The survey in lines for people."""
-    about = "" if survey.is_exact else "at most "
-    n = (
-        f"{about}{int(survey.n_fillings):,} fillings"
-        if survey.n_fillings < math.inf
-        else "no end of fillings"
-    )
+    fillings = "no end of fillings"
+    if survey.n_fillings < math.inf:
+        fillings = f"{'' if survey.is_exact else 'at most '}{int(survey.n_fillings):,} fillings"
     seen = "all of them" if survey.exhaustive else f"{survey.n_seen} of them sampled"
     lines = [
         f"{fillings}, {seen}: {survey.n_distinct} distinct candidates, "

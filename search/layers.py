@@ -17,6 +17,12 @@ def layer_pairs(spec: ModelSpec) -> tuple[tuple[str, str], ...]:
     return tuple(pair for pair in _pairs(spec.layers) if pair != ("none", "none"))
 
 
+def without_empty_layers(spec: ModelSpec) -> ModelSpec:
+    """The same architecture without the outermost layers that do nothing (optional ones that were left out)."""
+    kept = tuple(e for e in spec.layers if not (isinstance(e, Layer) and _pair(e) == ("none", "none")))
+    return spec.model_copy(update={"layers": kept}) if kept else spec
+
+
 def _pairs(entries: Layers) -> Iterator[tuple[str, str]]:
     for entry in entries:
         match entry:

@@ -267,17 +267,17 @@ class Ledger:
 def _open(path: Path, *, writable: bool) -> sqlite3.Connection:
     if not writable and not path.is_file():
         raise SpecError(f"{path.parent} holds no search (there is no {path.name})")
-    modes = ("rwc",) if writable else ("ro", "ro&immutable=1")  # immutable: a folder that only reads
-    for mode in modes:
-        try:
-            db = sqlite3.connect(f"{path.resolve().as_uri()}?mode={mode}", uri=True, isolation_level=None)
-            db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
-            return db
-        except sqlite3.OperationalError as error:
-            problem = error
-        except sqlite3.DatabaseError as error:
-            raise _unreadable(path, error) from error
-    raise SpecError(f"{path} cannot be opened: {problem}", hint="check the folder's permissions")
+    mode = "rwc" if writable else "ro"
+    if not writable and not path.with_name(f"{path.name}-wal").exists():
+        mode += "&immutable=1"  # nobody writes; SQLite would leave two files of its own beside it
+    try:
+        db = sqlite3.connect(f"{path.resolve().as_uri()}?mode={mode}", uri=True, isolation_level=None)
+        db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError as error:
+        raise SpecError(f"{path} cannot be opened: {error}", hint="check the folder's permissions") from error
+    except sqlite3.DatabaseError as error:
+        raise _unreadable(path, error) from error
+    return db
 
 
 def _unreadable(path: Path, why: object) -> SpecError:

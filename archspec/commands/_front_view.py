@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -24,24 +25,38 @@ def front_table(result: SearchResult, *, most: int | None = None) -> Table:
     beside = [name for name in ("params",) if name not in names]
     tested = any(row.test_scores for row in result.trained)
     table.add_column("trial", justify="right")
-    table.add_column("layers", overflow="fold")
-    for name in (*names, *labels, *beside):
-        table.add_column(Text(name), justify="right")
-    if tested:
-        table.add_column("test", justify="right")
-    table.add_column("")
+    table.add_column("layers", overflow="fold", min_width=24)
+    for name in (*names, *labels, *beside, *(["test"] if tested else [])):
+        table.add_column(Text(name), justify="right", no_wrap=True, overflow="ellipsis")
+    table.add_column("", no_wrap=True)
     shown = result.front[:most]
     for row in (*shown, *(row for row in result.baselines if row.status == "done" and not row.on_front)):
         cells = [show(name, row.objectives[name]) for name in names]
         cells += [f"{row.scores[label]:.3f}" if label in row.scores else "" for label in labels]
         cells += [show(name, row.costs[name]) if name in row.costs else "" for name in beside]
         if tested:
-            cells.append(" ".join(f"{value:.3f}" for value in row.test_scores.values()))
+            cells.append(_tested(row, result))
         style = "bold" if row.on_front else "dim"
         table.add_row(str(row.trial), Text(layers(row)), *cells, Text(row.baseline or ""), style=style)
     if n > len(shown):
         table.add_row("", f"and {n - len(shown)} more")
     return table
+
+
+def result_console() -> Console:
+    """Standard output; where it is no terminal, wide enough for a table."""
+    console = Console()
+    return console if console.is_terminal else Console(width=max(console.width, 120))
+
+
+def _tested(row: Row, result: SearchResult) -> str:
+    """The tasks' scores on the sealed test, combined as the study combines them."""
+    from search.figures import combine
+
+    if not row.test_scores:
+        return ""
+    weights = {task.label: task.weight for task in result.tasks}
+    return f"{combine(row.test_scores, weights, result.aggregate):.3f}"
 
 
 def trial_line(row: Row) -> str:

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from archspec.commands._front_view import front_table
+from archspec.commands._front_view import front_table, result_console
 from archspec.commands._options import JsonOption
 
 
@@ -30,7 +30,7 @@ def front(
             row["spec"] = str(file) if file.is_file() else None
         typer.echo(json.dumps(rows, indent=2))
         return
-    console = Console()
+    console = result_console()
     console.print(front_table(result))
     console.print(Text(result.verdict.sentence))
     state = "" if result.complete else " (not finished: the same search command goes on)"

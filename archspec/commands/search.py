@@ -15,7 +15,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from archspec.commands._front_view import front_table, trial_line
+from archspec.commands._front_view import front_table, result_console, trial_line
 from archspec.commands._options import JsonOption, PluginOption, SetOption
 from archspec.commands._plugins import importable
 
@@ -77,9 +77,8 @@ def search(
             )
         except KeyboardInterrupt:
             progress.close()
-            _say(
-                f"stopped; {progress.n_trained} trained candidates are safe in {folder}. Go on with\n  {command}"
-            )
+            safe = f"{progress.n_trained} trained candidates are safe in {folder}"
+            _say(f"stopped; {safe}. Go on with\n  {command}")
             raise typer.Exit(130) from None
     if json_:
         rows = [row | {"spec": str(folder / row["spec"])} for row in front_json(result)]
@@ -90,7 +89,7 @@ def search(
 
 def _print(result: SearchResult, folder: Path) -> None:
     """The front, what stands beside it, the verdict, and where everything is."""
-    console = Console()
+    console = result_console()
     console.print(front_table(result))
     for text in result.text_baselines:
         console.print(Text(f"{text.task} {text.split}: {text.name} {text.bits_per_byte:.3f} bits per byte"))

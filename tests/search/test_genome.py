@@ -1,0 +1,165 @@
+"""Genes and proposers: one static set of genes for every trial, fresh proposals, constraints always complete."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from table_study import InlineExecutor, TableEvaluator, make_study
+
+from archspec.errors import SpecError
+from archspec.source import parse_source
+from archspec.space import Space
+from search import proposers
+from search.candidates import _gene
+from search.driver import search
+from search.genome import Gene, Genome
+from search.mirror import constraints, frozen_trial, hide_password, mirror
+from search.proposers import Past, proposer_class
+
+GENOME = Genome(
+    (
+        Gene("mixer", "choice", options=("attention", None, 3)),
+        Gene("width", "int", low=2, high=10, step=2),
+        Gene("size", "int", low=1, high=64, log=True),
+        Gene("share", "float", low=0.1, high=0.9),
+    )
+)
+
+
+def test_samples_are_values_of_their_genes_and_of_their_distributions() -> None:
+    rng = random.Random(0)
+    for _ in range(200):
+        genes = GENOME.sample(rng)
+        assert genes.keys() == GENOME.distributions.keys()
+        for gene in GENOME.genes:
+            assert gene.holds(genes[gene.name]), gene
+            distribution = gene.distribution
+            assert distribution._contains(distribution.to_internal_repr(genes[gene.name]))
+
+
+def test_every_option_and_both_ends_are_reached() -> None:
+    rng = random.Random(0)
+    seen: dict[str, set[Any]] = {}
+    for _ in range(500):
+        for name, value in GENOME.sample(rng).items():
+            seen.setdefault(name, set()).add(value)
+    assert seen["mixer"] == {"attention", None, 3}
+    assert seen["width"] == {2, 4, 6, 8, 10}
+    assert {1, 64} <= seen["size"]
+
+
+def test_neighbours_are_other_values() -> None:
+    assert set(GENOME.by_name["mixer"].neighbours(None)) == {"attention", 3}
+    assert set(GENOME.by_name["width"].neighbours(4)) == {2, 6, 10}
+
+
+def test_a_space_s_holes_of_all_branches_are_genes() -> None:
+    space = Space(
+        parse_source(
+            "archspec: 1\nlayers:\n"
+            "  - token_mixer: {choice: {a: {kind: attention, window: {int: [8, 32], step: 8}}, b: pool}}\n"
+        )
+    )
+    genome = Genome(tuple(_gene(hole) for hole in space.holes))
+    assert list(genome.by_name) == ["layers[0].token_mixer", "layers[0].token_mixer<a>.window"]
+    for _ in range(20):
+        space.fill(genome.sample(random.Random(_)))
+
+
+@pytest.mark.parametrize("kind", proposers.kinds())
+class TestEveryProposer:
+    def history(self, n: int) -> list[Past]:
+        rng = random.Random(5)
+        return [
+            Past(
+                g := GENOME.sample(rng), "done", (g["width"], g["share"]), {"b": -1.0, "a": g["width"] - 6.0}
+            )
+            for _ in range(n)
+        ]
+
+    @pytest.mark.parametrize("n", [0, 3, 30])
+    def test_proposes_values_of_every_gene(self, kind: str, n: int) -> None:
+        proposer = proposer_class(kind)(GENOME, ["maximize", "minimize"])
+        proposals = proposer.propose(self.history(n), k=4, seed=1)
+        assert len(proposals) == 4
+        for genes in proposals:
+            assert all(gene.holds(genes[gene.name]) for gene in GENOME.genes)
+
+    def test_is_a_function_of_history_and_seed(self, kind: str) -> None:
+        def propose(seed: int) -> list[dict[str, Any]]:
+            proposer = proposer_class(kind)(GENOME, ["maximize", "minimize"])
+            return proposer.propose(self.history(20), k=4, seed=seed)
+
+        assert propose(1) == propose(1)
+        assert propose(1) != propose(2)
+
+    def test_takes_a_history_of_failures_refusals_and_pending_candidates(self, kind: str) -> None:
+        rng = random.Random(1)
+        states = ("failed", "refused", "pending")
+        history = [Past(GENOME.sample(rng), state) for state in states for _ in range(5)]  # type: ignore[arg-type]
+        proposer = proposer_class(kind)(GENOME, ["maximize", "minimize"])
+        assert len(proposer.propose([*self.history(15), *history], k=2, seed=0)) == 2
+
+
+def test_tpe_learns_what_random_does_not() -> None:
+    """A hundred known candidates say that wide is good; TPE's proposals are wider than chance."""
+    rng = random.Random(0)
+    history = [
+        Past(g := GENOME.sample(rng), "done", (float(g["width"] == 10 and g["mixer"] == 3), 0.0), {})
+        for _ in range(100)
+    ]
+    hits = {}
+    for kind in ("tpe", "random"):
+        proposals = proposer_class(kind)(GENOME, ["maximize", "minimize"]).propose(history, k=40, seed=0)
+        hits[kind] = sum(genes["width"] == 10 and genes["mixer"] == 3 for genes in proposals)
+    assert hits["tpe"] > 3 * hits["random"]
+
+
+def test_constraints_have_every_key_in_one_order() -> None:
+    study = make_study(budgets={"score": ">= 0.5", "params": "<= 100", "latency_ms": "<= 2"})
+    found = constraints(study.budgets, {"latency_ms": 3.0, "score": 0.75, "params": 100.0, "loss": 1.0})
+    assert list(found.items()) == [("latency_ms", 1.0), ("params", 0.0), ("score", -0.25)]
+
+
+def test_a_refused_candidate_is_told_as_failed_and_never_as_infeasible() -> None:
+    trial = frozen_trial(GENOME, Past(GENOME.sample(random.Random(0)), "refused"))
+    assert trial.state == optuna.trial.TrialState.FAIL
+    assert trial.constraints == {}
+
+
+def test_the_mirror_holds_every_trial_once_with_its_constraints(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'mirror.db'}"
+    for trials in (4, 8):
+        result = search(
+            make_study(trials=trials, budgets={"params": "<= 900", "score": ">= 0.2"}),
+            TableEvaluator(),
+            tmp_path / "out",
+            make_executor=lambda folder: InlineExecutor(),
+            storage=url,
+        )
+    (name,) = optuna.study.get_all_study_names(url)
+    assert name == "table-space"
+    study = optuna.load_study(study_name=name, storage=url)
+    numbers = [trial.user_attrs["archspec:trial"] for trial in study.trials]
+    assert sorted(numbers) == [row.trial for row in result.rows if row.status != "duplicate"]
+    complete = [trial for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
+    assert len(complete) == len(result.trained)
+    assert all(set(trial.constraints) == {"params", "score"} for trial in complete)
+    best = {trial.user_attrs["archspec:trial"] for trial in study.best_trials}
+    assert {row.trial for row in result.front} == best
+
+
+def test_a_storage_that_cannot_be_used_is_one_clear_error_without_its_password() -> None:
+    with pytest.raises(SpecError) as caught:
+        mirror("postgresql://me:secret@nowhere.invalid/db", "x", GENOME, ["maximize"], [])
+    assert "secret" not in str(caught.value)
+    assert "--storage" in caught.value.message
+
+
+def test_a_url_is_shown_without_its_password() -> None:
+    assert hide_password("mysql://me:secret@host/db") == "mysql://me:***@host/db"
+    assert "secret" not in hide_password("::secret")
