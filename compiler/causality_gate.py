@@ -23,7 +23,7 @@ from zoo.contract import Component, Norm
 
 LONGEST = 513
 LARGEST_WHOLE_MODEL = 50_000_000  # parameters
-_WORK = 4e11  # FLOPs that one test may take, about
+_LAYER_WORK, _MODEL_WORK = 1e11, 3e11  # FLOPs that the test of a layer and of the model may take, about
 _RUNS = 40  # forward passes of one test
 _TESTED: tuple[OpKind, ...] = ("token_mixer", "channel_mixer", "norm")
 
@@ -61,7 +61,7 @@ def _layer_leak(cls: type[Component], config: ComponentConfig, site: Site) -> Le
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         layer = cls(config, site.d_model if issubclass(cls, Norm) else site)
-    longest = _affordable(layer, _reach(config, site))
+    longest = _affordable(layer, _reach(config, site), work=_LAYER_WORK)
     return _leak(layer, vectors(site.d_model), _lengths(longest, config), block=site.block)
 
 
@@ -81,7 +81,7 @@ def _whole_model_leak(graph: Graph, module: fx.GraphModule, weights: Literal["ra
     sample = _raw_inputs(spec.input) if stem.site.seq_len == spec.input.seq_len else None
     trunk = _trunk(module, from_stem=sample is None)
     sample = sample or vectors(spec.d_model)
-    longest = _affordable(trunk, max(_reaches(graph)))
+    longest = _affordable(trunk, max(_reaches(graph)), work=_MODEL_WORK)
     lengths = tuple(sorted({min(7, longest), longest}))
     if weights == "own":
         return causality_leak(trunk, sample, lengths=lengths, seeds=(1,), weights="own")
@@ -132,9 +132,9 @@ def _reach(config: ComponentConfig, site: Site) -> int:
     )
 
 
-def _affordable(module: nn.Module, length: int) -> int:
+def _affordable(module: nn.Module, length: int, *, work: float) -> int:
     n_params = max(1, sum(p.numel() for p in module.parameters()))
-    return min(length, max(8, int(_WORK / (4 * _RUNS * n_params))))
+    return min(length, max(8, int(work / (4 * _RUNS * n_params))))
 
 
 def _lengths(longest: int, config: ComponentConfig) -> tuple[int, ...]:

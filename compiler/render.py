@@ -67,7 +67,7 @@ def readable_code(module: fx.GraphModule) -> str:
     while (shorter := re.sub(r'getattr\(([\w.\[\]]+), "(\d+)"\)', r"\1[\2]", code)) != code:
         code = shorter
     code = re.sub(r"\.(\d+)\b(?=\.)", r"[\1]", code).replace("compiler_streams_", "")
-    return re.sub(r"\n{2,}", "\n", code.replace("mask = mask", "mask=mask")).strip() + "\n"
+    return re.sub(r"\n{2,}", "\n", re.sub(r"\bmask = (\w*mask)\)", r"mask=\1)", code)).strip() + "\n"
 
 
 def _label(op: Op) -> str:

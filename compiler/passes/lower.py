@@ -166,7 +166,7 @@ class _Emitter:
                 if op.stream.length == spec_of(self.graph).input.seq_len:
                     return mask
                 stem = self.create("get_attr", "stem", [], {}, "stem")
-                return self.call("stem_mask", streams.stem_mask, stem, mask)
+                return self.call("x_mask", streams.stem_mask, stem, mask)
             case "group":
                 return self.call("g_mask", streams.group_mask, *inputs, op.number("length"))
             case _:
