@@ -91,7 +91,7 @@ def augmented_attention(
 
 
 def _logits(q: Tensor, k: Tensor, k_span: Tensor, causal: bool, real: Tensor | None) -> Tensor:
-    """Scaled q and k (B, H, n, s, K), k_span (B, H, n, K) -> (B, H, n s, s + n), -inf where a key is not seen."""
+    """Scaled q and k (B, H, n, s, K), k_span (B, H, n, K) -> (B, H, n s, s + n), -inf for unseen keys."""
     B, H, n, s, K = q.shape
     direct = (q @ k.transpose(-1, -2)).view(B, H, n * s, s)
     summary = q.view(B, H, n * s, K) @ k_span.transpose(-1, -2)
