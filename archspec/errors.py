@@ -136,10 +136,8 @@ def shown(value: Any, limit: int = 60) -> str:
 
 
 def printable(text: str) -> str:
-    """``text`` with what could steer a terminal or reorder its line spelt out as an escape."""
-    return "".join(
-        f"\\x{ord(c):02x}" if unicodedata.category(c) in _STEERING and c != "\n" else c for c in text
-    )
+    """``text`` on one line, with what could steer a terminal or reorder the line spelt out as an escape."""
+    return "".join(f"\\x{ord(c):02x}" if unicodedata.category(c) in _STEERING else c for c in text)
 
 
 _STEERING = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, bidirectional and zero-width marks, lone surrogates

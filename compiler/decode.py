@@ -105,7 +105,11 @@ def decode_obstacles(graph: Graph) -> Iterator[Problem]:
     if not spec.causal:
         yield spec.problem(("causal",), "a bidirectional model does not decode token by token")
         return
+    seen: set[tuple[str, int, object]] = set()
     for name, op in ops(graph):
+        if (alike := (op.kind, id(op.config), op.origin)) in seen:
+            continue
+        seen.add(alike)
         if op.kind == "group" and op.stream is not None and op.stream.name == "tokens":
             yield spec.problem(op.origin, f"{name}: FIT blocks do not decode yet")
         elif op.kind in ("token_mixer", "channel_mixer", "stem") and op.config is not None:

@@ -98,6 +98,7 @@ def check(
             mark = ("fail", "bold red") if wrong else ("ok  ", "bold green")
             console.print(Text.assemble(mark, f"  {printable(case)}"))
             for outcome in wrong:
-                console.print(Text(f"        {outcome.check}: {printable(str(outcome.error))}"))
+                told = [printable(line) for line in str(outcome.error).splitlines()]
+                console.print(Text(f"        {outcome.check}: " + "\n          ".join(told)))
         console.print(f"{len(outcomes)} checks, {len(failures)} failed")
     raise typer.Exit(1 if failures else 0)

@@ -12,14 +12,26 @@ from zoo.contract import HeadConfig, StemConfig, TransferConfig
 def check(graph: Graph) -> Graph:
     """After ``infer_shapes``. A component under ``repeat`` or ``loop`` is reported once."""
     problems = [*graph.graph["problems"]]
-    for _, op in ops(graph):
+    distinct = _distinct(graph)
+    for op in distinct:
         problems += _misfits(op, graph)
     problems += _head_misfit(graph)
     if problems:
         raise SpecError(problems=dict.fromkeys(problems))
-    warnings = [*graph.graph["warnings"], *_smells(graph), *_order_blind(graph), *_needless_promises(graph)]
+    warnings = [*graph.graph["warnings"]]
+    for find in (_smells, _order_blind, _needless_promises):
+        warnings += find(graph, distinct)
     graph.graph["warnings"] = tuple(dict.fromkeys(warnings))
     return graph
+
+
+def _distinct(graph: Graph) -> list[Op]:
+    """Of nodes that differ in their name alone, such as the copies of a ``repeat``, the first."""
+    found: dict[object, Op] = {}
+    for _, op in ops(graph):
+        alike = (op.kind, id(op.config), op.origin, op.site, op.d_source, op.stream, op.attributes)
+        found.setdefault(alike, op)
+    return list(found.values())
 
 
 def _misfits(op: Op, graph: Graph) -> Iterator[Problem]:
@@ -62,9 +74,9 @@ def _head_misfit(graph: Graph) -> Iterator[Problem]:
         yield spec.problem(("head",), misfit)
 
 
-def _smells(graph: Graph) -> Iterator[Problem]:
+def _smells(graph: Graph, distinct: list[Op]) -> Iterator[Problem]:
     spec = spec_of(graph)
-    for _, op in ops(graph):
+    for op in distinct:
         if op.config is not None and op.site is not None:
             for smell in op.config.smells(op.site):
                 yield spec.problem(op.origin, smell)
@@ -87,17 +99,17 @@ def _maskless_inside(graph: Graph, group: Op) -> Iterator[Problem]:
             )
 
 
-def _order_blind(graph: Graph) -> Iterator[Problem]:
+def _order_blind(graph: Graph, distinct: list[Op]) -> Iterator[Problem]:
     """Without positions, a bidirectional model of order-blind mixers sees a bag of tokens."""
     spec = spec_of(graph)
     assert isinstance(spec.stem, StemConfig)
-    mixers = [op for _, op in ops(graph) if op.kind == "token_mixer" and op.stream is not None]
+    mixers = [op for op in distinct if op.kind == "token_mixer" and op.stream is not None]
     tokens = [op for op in mixers if op.stream is not None and op.stream.name == "tokens"]
     blind = [op for op in tokens if op.config is not None and op.config.capabilities().needs_position]
     knows = (
         spec.causal
         or spec.stem.gives_positions
-        or any(op.kind == "group_positions" for _, op in ops(graph))
+        or any(op.kind == "group_positions" for op in distinct)
         or len(blind) < len(tokens)
     )
     if blind and not knows:
@@ -108,9 +120,9 @@ def _order_blind(graph: Graph) -> Iterator[Problem]:
         )
 
 
-def _needless_promises(graph: Graph) -> Iterator[Problem]:
+def _needless_promises(graph: Graph, distinct: list[Op]) -> Iterator[Problem]:
     spec = spec_of(graph)
-    mixing = [op.config for _, op in ops(graph) if op.kind == "token_mixer" and op.config is not None]
+    mixing = [op.config for op in distinct if op.kind == "token_mixer" and op.config is not None]
     mixing = [config for config in mixing if config.capabilities().mixes_tokens]
     if mixing and not spec.causal and all(config.capabilities().causal == "always" for config in mixing):
         yield spec.problem(

@@ -16,9 +16,8 @@ def infer_shapes(graph: Graph) -> Graph:
     for name, op in ops(graph):
         streams = [infer.streams[source] for source in inputs[name]]
         op = infer.sited(op, streams)
-        op = replace(op, stream=infer.stream(op, streams))
-        assert op.stream is not None
-        infer.streams[name], infer.ops[name] = op.stream, op
+        stream = infer.stream(op, streams)
+        infer.streams[name], infer.ops[name] = stream, op.placed(stream=stream)
     typed = replace_ops(graph, infer.ops)
     typed.graph["problems"] = (*graph.graph["problems"], *dict.fromkeys(infer.problems))
     return typed
@@ -35,18 +34,18 @@ class _Inference:
         """``op`` with its site; a site is that of the stream a component makes or queries with."""
         spec = self.spec
         if op.kind == "stem":
-            return replace(op, site=Site(spec.d_model, self.stem_length(op), spec.causal))
+            return op.placed(site=Site(spec.d_model, self.stem_length(op), spec.causal))
         if op.kind == "latents":
             length = op.number("n_groups") * op.number("n_latents")
             op = self.with_group_length(op, streams[0])
-            return replace(op, site=Site(op.number("width"), length, spec.causal, op.number("n_latents")))
+            return op.placed(site=Site(op.number("width"), length, spec.causal, op.number("n_latents")))
         if op.kind in ("group", "mask_view"):
             return self.with_group_length(op, streams[-1])
         if op.config is None:
             return op
         x = streams[0]
-        op = replace(op, site=Site(x.width, x.length, spec.causal, x.block if spec.causal else 1))
-        return replace(op, d_source=streams[1].width) if op.kind in ("read", "write") else op
+        site = Site(x.width, x.length, spec.causal, x.block if spec.causal else 1)
+        return op.placed(site=site, d_source=streams[1].width if op.kind in ("read", "write") else None)
 
     def stream(self, op: Op, streams: list[Stream]) -> Stream:
         """The stream that ``op`` makes; streams that meet are equal, since ``expand`` pairs them so."""

@@ -6,6 +6,7 @@ import resource
 import signal
 from collections.abc import Iterator
 
+import psutil
 import pytest
 
 SECONDS = 60
@@ -21,7 +22,7 @@ def _limits() -> Iterator[None]:
     before = signal.signal(signal.SIGALRM, expire)
     signal.alarm(SECONDS)
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()  # noqa: SIM115
+    used = psutil.Process().memory_info().vms
     resource.setrlimit(resource.RLIMIT_AS, (used + (2 << 30), hard))
     yield
     resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from archspec import Problem, SpecError
 from archspec.commands import main, print_problems
@@ -84,12 +82,9 @@ MARKUP = [
 
 
 @pytest.mark.parametrize("text", MARKUP)
-def test_markup_is_shown_as_it_is(text: str) -> None:
-    console = Console(file=io.StringIO(), stderr=False)
-    assert console
-    error = SpecError(problems=[Problem(text, text, text, 1, 1, text, text)])
-    rendered = error.problems[0].render()
-    assert rendered.count(text) == 5
+def test_markup_is_shown_as_it_is(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    print_problems(SpecError(problems=[Problem(text, text, text, 1, 1, text, text)]))
+    assert capsys.readouterr().err.count(text) == 5
 
 
 @pytest.mark.parametrize("text", MARKUP)
@@ -100,9 +95,8 @@ def test_markup_in_arguments_and_files(
     file.write_text(SPEC.replace("NAME", "x").replace("KIND", json.dumps(text)))
     assert f"unknown token mixer '{text}'" in run(capsys, monkeypatch, "check", str(file))[1]
     assert f"error: {text}: no such file" in run(capsys, monkeypatch, "check", text)[1]
-    assert "Error" in run(capsys, monkeypatch, "check", "--", text, f"--{text}")[1] or True
-    run(capsys, monkeypatch, text)
-    run(capsys, monkeypatch, "check", "x", f"--{text}")
+    assert "Error" in run(capsys, monkeypatch, text)[1]  # an unknown verb
+    assert "Error" in run(capsys, monkeypatch, "check", "x", f"--{text}")[1]  # an unknown option
 
 
 def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

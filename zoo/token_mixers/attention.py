@@ -90,6 +90,7 @@ class Attention(Mixer):
         def capabilities(self) -> Capabilities:
             return Capabilities(
                 causal="switch",
+                mixes_tokens=self.window != 1 or self.d_conv > 1,
                 decode="growing" if self.window is None else "constant",
                 exact_softmax=True,
                 needs_position=not self.rope and not self.d_conv,

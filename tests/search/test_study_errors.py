@@ -1,0 +1,260 @@
+"""Wrong studies end in one clear message with its place, exit code 1, and nothing half-written."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from archspec.errors import SpecError
+from search.load import LoadedStudy, load_study
+
+ROOT = Path(__file__).parents[2]
+SPACE = """\
+archspec: 1
+name: tiny
+input: {kind: tokens, vocab_size: 32, seq_len: 32}
+causal: true
+d_model: 16
+stem: embedding
+layers:
+  - token_mixer: {choice: [{kind: attention, n_heads: 2}, {kind: mamba2, d_state: 8, d_head: 8}]}
+    channel_mixer: {choice: [none, {kind: swiglu, d_ff: 16}]}
+  - token_mixer: {choice: [none, {kind: attention, n_heads: 2}]}
+head: {kind: lm, tied: true}
+"""
+STUDY = """\
+archspec: 1
+study: tiny
+space: space.yaml
+tasks: [{kind: copy, n_min: 2, n_max: 4, alphabet: 8}, {kind: parity, length: 8}]
+objectives: {score: maximize, latency_ms: minimize}
+budgets: {params: "<= 20k"}
+target: {device: cpu}
+recipe: {learning_rates: [5e-3], steps: 4, curve_points: 1, batch_size: 4, validation_examples: 8, final_examples: 8}
+trials: 3
+batch: 2
+baselines: {all_attention: {token_mixer: attention}}
+"""
+
+
+def write(folder: Path, *, study: str = STUDY, space: str = SPACE) -> Path:
+    (folder / "space.yaml").write_text(space)
+    (folder / "study.yaml").write_text(study)
+    return folder / "study.yaml"
+
+
+def changed(old: str, new: str, text: str = STUDY) -> str:
+    assert old in text
+    return text.replace(old, new)
+
+
+def archspec(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "archspec", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+
+
+def test_a_good_study_is_loaded_with_its_space_and_baselines(tmp_path: Path) -> None:
+    loaded = load_study(write(tmp_path))
+    assert isinstance(loaded, LoadedStudy)
+    assert loaded.baselines["all_attention"] == {
+        "layers[0].token_mixer": "attention",
+        "layers[0].channel_mixer": "none",
+        "layers[1].token_mixer": "attention",
+    }
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "path", "message"),
+    [
+        ("space.yaml", "nowhere.yaml", 3, "space", "no such file: 'nowhere.yaml'"),
+        ("space: space.yaml", "space: /etc/passwd", 3, "space", "must be the path of a YAML file relative"),
+        ("alphabet: 8", "alphabet: 60", 4, "tasks[0]", "uses 64 token ids, but input.vocab_size is 32"),
+        ("length: 8", "length: 64", 4, "tasks[1]", "examples of 64 positions, but input.seq_len is 32"),
+        ("{token_mixer: attention}", "{token_mixr: attention}", 11, "baselines", "the space has no gene"),
+        ("{token_mixer: attention}", "{token_mixer: hydra}", 11, "baselines", "'hydra' is no value of"),
+        ("{token_mixer: attention}", "nowhere.yaml", 11, "baselines.all_attention", "no such file"),
+    ],
+)
+def test_what_a_study_names_must_be_there_and_fit(
+    old: str, new: str, line: int, path: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SpecError) as caught:
+        load_study(write(tmp_path, study=changed(old, new)))
+    (problem,) = caught.value.problems
+    assert message in problem.message
+    assert (problem.line, problem.path.split(".token")[0].split(".all")[0].split(".nowhere")[0]) == (
+        line,
+        path.split(".all")[0],
+    )
+    assert problem.file is not None
+    assert problem.file.endswith("study.yaml")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("{choice: [none, {kind: swiglu, d_ff: 16}]}", "{choice: []}", "a choice needs at least one option"),
+        ("kind: mamba2", "kind: mamba9", "unknown token mixer 'mamba9'"),
+        ("causal: true", "causal: true\ncausal: false", "duplicate"),
+    ],
+)
+def test_a_space_that_is_wrong_is_told_in_its_own_file(
+    old: str, new: str, message: str, tmp_path: Path
+) -> None:
+    space = changed(old, new, SPACE)
+    if (
+        "mamba9" in new
+    ):  # every filling must be wrong: an option that is wrong in some is refused in the search
+        space = changed("{kind: attention, n_heads: 2}, {kind", "{kind", space)
+    with pytest.raises(SpecError) as caught:
+        load_study(write(tmp_path, space=space))
+    assert message in str(caught.value).lower() or message in str(caught.value)
+    assert str(caught.value.problems[0].file).endswith("space.yaml")
+
+
+def test_a_space_without_holes_is_no_search(tmp_path: Path) -> None:
+    space = "\n".join(line for line in SPACE.splitlines() if "choice" not in line) + "\n"
+    space = space.replace("layers:", "layers:\n  - {token_mixer: {kind: attention, n_heads: 2}}")
+    with pytest.raises(SpecError, match="one architecture and no search"):
+        load_study(write(tmp_path, space=space))
+
+
+def test_a_baseline_may_be_a_spec_file(tmp_path: Path) -> None:
+    spec = SPACE.replace(
+        "{choice: [{kind: attention, n_heads: 2}, {kind: mamba2, d_state: 8, d_head: 8}]}", "pool"
+    )
+    spec = spec.replace("{choice: [none, {kind: swiglu, d_ff: 16}]}", "none")
+    spec = spec.replace("{choice: [none, {kind: attention, n_heads: 2}]}", "pool")
+    (tmp_path / "pool.yaml").write_text(spec)
+    loaded = load_study(write(tmp_path, study=changed("{token_mixer: attention}", "pool.yaml")))
+    assert not isinstance(loaded.baselines["all_attention"], dict)
+
+
+def test_a_baseline_that_does_not_fit_a_task_is_told(tmp_path: Path) -> None:
+    spec = SPACE.replace("vocab_size: 32", "vocab_size: 4").replace(
+        "{choice: [{kind: attention, n_heads: 2}, {kind: mamba2, d_state: 8, d_head: 8}]}", "pool"
+    )
+    spec = spec.replace("{choice: [none, {kind: swiglu, d_ff: 16}]}", "none")
+    spec = spec.replace("{choice: [none, {kind: attention, n_heads: 2}]}", "pool")
+    (tmp_path / "pool.yaml").write_text(spec)
+    with pytest.raises(SpecError, match="input.vocab_size is 4") as caught:
+        load_study(write(tmp_path, study=changed("{token_mixer: attention}", "pool.yaml")))
+    assert caught.value.path == "baselines.all_attention"
+
+
+@pytest.mark.slow
+class TestTheCommand:
+    def test_an_impossible_budget_ends_before_any_training(self, tmp_path: Path) -> None:
+        write(tmp_path, study=changed("<= 20k", "<= 100"))
+        done = archspec("search", "study.yaml", "--out", "out", cwd=tmp_path)
+        assert done.returncode == 1
+        assert "study.yaml:6:19: budgets.params: no candidate meets 'params <= 100'" in done.stderr
+        assert "the cheapest candidate" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not (tmp_path / "out").exists()
+
+    def test_a_missing_corpus_is_told_before_anything_is_written(self, tmp_path: Path) -> None:
+        text = changed(
+            "{kind: parity, length: 8}", "{kind: text_lm, source: path, path: gone.txt, seq_len: 16}"
+        )
+        space = changed("vocab_size: 32", "vocab_size: 256", SPACE)
+        write(tmp_path, study=text, space=space)
+        done = archspec("search", "study.yaml", "--out", "out", cwd=tmp_path)
+        assert done.returncode == 1
+        assert "gone.txt" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not (tmp_path / "out").exists()
+
+    def test_search_front_resume_and_dry_run(self, tmp_path: Path) -> None:
+        """The whole job with the real trainer: run, run again, look at the front, ask what is left."""
+        import json
+
+        write(tmp_path)
+        first = archspec("search", "study.yaml", "--out", "out", "--workers", "1", "--json", cwd=tmp_path)
+        assert first.returncode == 0, first.stderr
+        rows = json.loads(first.stdout)
+        assert rows
+        assert {"spec", "hash", "objectives", "measured", "trial"} <= rows[0].keys()
+        assert all(row["causality"] == "passed" and row["test_scores"] for row in rows)
+        names = {file.name for file in (tmp_path / "out").iterdir()}
+        assert names >= {
+            "front", "front.csv", "front.json", "ledger.sqlite", "provenance.json", "report.html", "report.png",
+            "trials.csv",
+        }  # fmt: skip
+        checked = archspec("check", *(row["spec"] for row in rows), cwd=tmp_path)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+
+        again = archspec("search", "study.yaml", "--out", "out", "--workers", "1", "--json", cwd=tmp_path)
+        assert json.loads(again.stdout) == rows
+        assert "trial 0" not in again.stderr, "nothing was trained again"
+
+        front = archspec("front", "out", "--json", cwd=tmp_path)
+        assert json.loads(front.stdout) == rows
+        shown = archspec("front", "out", cwd=tmp_path)
+        assert "Pareto front" in shown.stdout
+
+        left = archspec("search", "study.yaml", "--out", "out", "--trials", "5", "--dry-run", cwd=tmp_path)
+        assert "3 candidates are trained, 2 are left" in left.stdout
+        assert "from 4 candidates that are trained already" in left.stdout
+        fresh = archspec("search", "study.yaml", "--out", "new", "--dry-run", "--json", cwd=tmp_path)
+        document = json.loads(fresh.stdout)
+        assert document["n_left"] == 4
+        assert document["survey"]["fillings"] == 8
+        assert "measured on" in document["how"]
+        assert not (tmp_path / "new").exists()
+
+        other = changed("n_max: 4", "n_max: 5")
+        write(tmp_path, study=other)
+        refused = archspec("search", "study.yaml", "--out", "out", cwd=tmp_path)
+        assert refused.returncode == 1
+        assert "holds a search with other tasks or other data" in refused.stderr
+
+    def test_ctrl_c_says_how_to_go_on_and_exits_130(self, tmp_path: Path) -> None:
+        write(tmp_path, study=changed("steps: 4", "steps: 100000"))
+        process = subprocess.Popen(
+            [sys.executable, "-m", "archspec", "search", "study.yaml", "--out", "out"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("out/weights/*/*/training.json")):
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert "Go on with" in err
+        assert "archspec search study.yaml --out out" in err
+        assert "Traceback" not in err
+        assert out == ""
+
+    def test_a_folder_without_a_search_has_no_front(self, tmp_path: Path) -> None:
+        done = archspec("front", ".", cwd=tmp_path)
+        assert done.returncode == 1
+        assert "holds no search" in done.stderr
+
+    def test_a_corrupt_ledger_is_one_message(self, tmp_path: Path) -> None:
+        write(tmp_path)
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "ledger.sqlite").write_bytes(b"garbage" * 1000)
+        for verb in (("search", "study.yaml", "--out", "out"), ("front", "out")):
+            done = archspec(*verb, cwd=tmp_path)
+            assert done.returncode == 1
+            assert "is corrupt" in done.stderr
+            assert "Traceback" not in done.stderr
