@@ -1,4 +1,4 @@
-"""The language of archspec: model specs, search spaces and studies as YAML, with errors that name their place."""
+"""The language: model specs, search spaces and studies as YAML, with errors that name their place."""
 
 from archspec.closed import Closed
 from archspec.config import (

@@ -1,4 +1,4 @@
-"""What every component's configuration is: frozen, closed to unknown keys, and able to say its cost and capabilities."""
+"""A component's configuration: frozen, closed to unknown keys, able to say its cost and capabilities."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ ROLES: tuple[Role, ...] = ("token_mixer", "channel_mixer", "stem", "head", "norm
 class Capabilities:
     """What a configured component can do; the compiler checks a spec against it, the contract suite tests it.
 
-    ``causal``: whether output t depends on inputs up to t only: ``always``, ``never``, or ``switch`` (it follows
-    ``Site.causal``). ``length``: ``any``, or the multiple it needs, or the longest it takes. ``decode``: what one
-    decoding step keeps: nothing exists (``none``), a state of constant size, or a cache that grows.
+    ``causal``: whether output t depends on inputs up to t only: ``always``, ``never``, or ``switch`` (it
+    follows ``Site.causal``). ``decode``: what one decoding step keeps: nothing exists (``none``), a state of
+    constant size, or a cache that grows.
     ``complexity`` is the growth of the forward pass in the length L.
     """
 
@@ -38,7 +38,7 @@ class Capabilities:
 
 
 class ComponentConfig(Closed):
-    """A component's configuration. ``kind`` (a ``Literal``) equals the file name; bare kinds mean its defaults.
+    """``kind`` (a ``Literal``) equals the file name; a bare kind means the defaults.
 
     ``version`` enters the canonical hash: raise it when the component computes something else than before.
     """
@@ -56,7 +56,7 @@ class ComponentConfig(Closed):
         """What this configuration can do, without building it."""
 
     def misfit(self, site: Site) -> str | None:
-        """Why this configuration cannot stand at ``site`` (names both fields and values), or None if it can."""
+        """Why this cannot stand at ``site`` (names both fields and values), or None if it can."""
         return None
 
     def smells(self, site: Site) -> list[str]:

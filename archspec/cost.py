@@ -1,4 +1,4 @@
-"""What a piece of architecture costs: integers with units, additive over the tree, never one number called "FLOPs"."""
+"""What an architecture costs: integers with units, additive over the tree, never one number "FLOPs"."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ DTYPE_BYTES: dict[Dtype, int] = {"float64": 8, "float32": 4, "bfloat16": 2, "flo
 
 @dataclass(frozen=True)
 class Site:
-    """Where a component stands: the stream's width and greatest length, and whether the model promises causality.
+    """Where a component stands: the stream's width and greatest length, and whether it must be causal.
 
-    Under ``causal``, output t may depend on inputs up to the end of t's block of ``block`` positions. Attention makes
-    use of the whole block (FIT's latents of one group see each other); any mixer that is causal by token fits as well.
+    Under ``causal``, output t may depend on inputs up to the end of t's block of ``block`` positions.
+    Attention makes use of the whole block (FIT's latents of one group see each other); any mixer that is
+    causal by token fits as well.
     """
 
     d_model: int
@@ -30,9 +31,10 @@ class Site:
 class CostContext:
     """The question a cost answers.
 
-    ``seq_len`` tokens of a batch are processed at once; in phase ``decode`` that is one token (``seq_len == 1``)
-    after ``context_len`` earlier ones. ``max_len`` is the stream's greatest length (position tables have that many
-    rows). ``dtype`` is the type of activations and weights; components keep their fp32 islands.
+    ``seq_len`` tokens of a batch are processed at once; in phase ``decode`` that is one token
+    (``seq_len == 1``) after ``context_len`` earlier ones. ``max_len`` is the stream's greatest length
+    (position tables have that many rows). ``dtype`` is the type of activations and weights; components keep
+    their fp32 islands.
     """
 
     d_model: int
@@ -62,13 +64,13 @@ class CostContext:
 class Cost:
     """Closed-form cost of a component for one forward pass over ``CostContext.tokens`` positions.
 
-    ``flops`` counts what the dense kernel does, 2 per multiply-add, matmul-class operations only (linear maps,
-    matmuls, attention, convolutions, FFTs); ``flops_needed`` is the same work with masks and windows exact (what an
-    ideal kernel would do, never more than ``flops``); ``flops_elementwise`` is everything else, one per element and
-    operation. Bytes are bytes. ``activation_bytes`` are what training keeps for the backward pass;
-    ``workspace_bytes`` is the greatest temporary memory of the pass beyond its input and output (it combines by
-    maximum, everything else by sum). ``kv_bytes_per_token`` and ``state_bytes`` are the decode caches of one
-    sequence: what grows with the context, and what does not.
+    ``flops`` counts what the dense kernel does, 2 per multiply-add, matmul-class operations only (linear
+    maps, matmuls, attention, convolutions, FFTs); ``flops_needed`` is the same work with masks and windows
+    exact (what an ideal kernel would do, never more than ``flops``); ``flops_elementwise`` is everything
+    else, one per element and operation. Bytes are bytes. ``activation_bytes`` are what training keeps for
+    the backward pass; ``workspace_bytes`` is the greatest temporary memory of the pass beyond its input and
+    output (it combines by maximum, everything else by sum). ``kv_bytes_per_token`` and ``state_bytes`` are
+    the decode caches of one sequence: what grows with the context, and what does not.
     """
 
     params: int = 0
@@ -87,7 +89,8 @@ class Cost:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            assert type(value) is int and value >= 0, f"{field.name} must be a natural number, got {value!r}"
+            assert type(value) is int, f"{field.name} must be an integer, got {value!r}"
+            assert value >= 0, f"{field.name} must not be negative, got {value!r}"
 
     def __add__(self, other: Cost) -> Cost:
         summed = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}

@@ -149,7 +149,7 @@ class _Run:
             out = self.model.outputs(batch.inputs, batch.mask)
         loss = summed_loss(out.logits, batch.targets) / (batch.targets != IGNORE).sum().clamp(min=1)
         self.optimizer.zero_grad(set_to_none=True)
-        (loss if out.aux_loss is None else loss + out.aux_loss).backward()
+        (loss if out.aux_loss is None else loss + out.aux_loss).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.parameters, recipe.grad_clip or math.inf)
         self.optimizer.step()
         self.model.apply_statistics(out.statistics)

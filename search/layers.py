@@ -18,7 +18,7 @@ def layer_pairs(spec: ModelSpec) -> tuple[tuple[str, str], ...]:
 
 
 def without_empty_layers(spec: ModelSpec) -> ModelSpec:
-    """The same architecture without the outermost layers that do nothing (optional ones that were left out)."""
+    """The same architecture without outermost layers that do nothing (optional ones left out)."""
     kept = tuple(e for e in spec.layers if not (isinstance(e, Layer) and _pair(e) == ("none", "none")))
     return spec.model_copy(update={"layers": kept}) if kept else spec
 

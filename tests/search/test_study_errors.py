@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from archspec.commands import main
 from archspec.errors import SpecError
 from search.load import LoadedStudy, load_study
 
@@ -36,7 +40,8 @@ tasks: [{kind: copy, n_min: 2, n_max: 4, alphabet: 8}, {kind: parity, length: 8}
 objectives: {score: maximize, latency_ms: minimize}
 budgets: {params: "<= 20k"}
 target: {device: cpu}
-recipe: {learning_rates: [5e-3], steps: 4, curve_points: 1, batch_size: 4, validation_examples: 8, final_examples: 8}
+recipe:
+  {learning_rates: [5e-3], steps: 4, curve_points: 1, batch_size: 4, validation_examples: 8, final_examples: 8}
 trials: 3
 batch: 2
 baselines: {all_attention: {token_mixer: attention}}
@@ -54,15 +59,45 @@ def changed(old: str, new: str, text: str = STUDY) -> str:
     return text.replace(old, new)
 
 
-def archspec(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "archspec", *arguments],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
+def all_pool(*, vocab_size: int) -> str:
+    """A spec beside the space."""
+    return f"""\
+archspec: 1
+input: {{kind: tokens, vocab_size: {vocab_size}, seq_len: 32}}
+causal: true
+d_model: 16
+stem: embedding
+layers: [{{token_mixer: pool}}]
+head: {{kind: lm, tied: true}}
+"""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Done]
+
+
+@pytest.fixture
+def archspec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The command line, run in this process inside ``tmp_path``; its workers are processes of their own."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["archspec", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        streams = capsys.readouterr()
+        return Done(int(ended.value.code or 0), streams.out, streams.err)
+
+    return run
 
 
 def test_a_good_study_is_loaded_with_its_space_and_baselines(tmp_path: Path) -> None:
@@ -84,7 +119,7 @@ def test_a_good_study_is_loaded_with_its_space_and_baselines(tmp_path: Path) -> 
         ("length: 8", "length: 64", 4, "tasks[1]", "examples of 64 positions, but input.seq_len is 32"),
         ("{token_mixer: attention}", "{token_mixr: attention}", 11, "baselines", "the space has no gene"),
         ("{token_mixer: attention}", "{token_mixer: hydra}", 11, "baselines", "'hydra' is no value of"),
-        ("{token_mixer: attention}", "nowhere.yaml", 11, "baselines.all_attention", "no such file"),
+        ("{token_mixer: attention}", "nowhere.yaml", 11, "baselines", "no such file"),
     ],
 )
 def test_what_a_study_names_must_be_there_and_fit(
@@ -94,10 +129,8 @@ def test_what_a_study_names_must_be_there_and_fit(
         load_study(write(tmp_path, study=changed(old, new)))
     (problem,) = caught.value.problems
     assert message in problem.message
-    assert (problem.line, problem.path.split(".token")[0].split(".all")[0].split(".nowhere")[0]) == (
-        line,
-        path.split(".all")[0],
-    )
+    assert problem.line == line
+    assert problem.path.startswith(path)
     assert problem.file is not None
     assert problem.file.endswith("study.yaml")
 
@@ -114,9 +147,7 @@ def test_a_space_that_is_wrong_is_told_in_its_own_file(
     old: str, new: str, message: str, tmp_path: Path
 ) -> None:
     space = changed(old, new, SPACE)
-    if (
-        "mamba9" in new
-    ):  # every filling must be wrong: an option that is wrong in some is refused in the search
+    if "mamba9" in new:  # one good option would do: a candidate that is wrong is refused in the search
         space = changed("{kind: attention, n_heads: 2}, {kind", "{kind", space)
     with pytest.raises(SpecError) as caught:
         load_study(write(tmp_path, space=space))
@@ -132,95 +163,101 @@ def test_a_space_without_holes_is_no_search(tmp_path: Path) -> None:
 
 
 def test_a_baseline_may_be_a_spec_file(tmp_path: Path) -> None:
-    spec = SPACE.replace(
-        "{choice: [{kind: attention, n_heads: 2}, {kind: mamba2, d_state: 8, d_head: 8}]}", "pool"
-    )
-    spec = spec.replace("{choice: [none, {kind: swiglu, d_ff: 16}]}", "none")
-    spec = spec.replace("{choice: [none, {kind: attention, n_heads: 2}]}", "pool")
-    (tmp_path / "pool.yaml").write_text(spec)
+    (tmp_path / "pool.yaml").write_text(all_pool(vocab_size=32))
     loaded = load_study(write(tmp_path, study=changed("{token_mixer: attention}", "pool.yaml")))
     assert not isinstance(loaded.baselines["all_attention"], dict)
 
 
 def test_a_baseline_that_does_not_fit_a_task_is_told(tmp_path: Path) -> None:
-    spec = SPACE.replace("vocab_size: 32", "vocab_size: 4").replace(
-        "{choice: [{kind: attention, n_heads: 2}, {kind: mamba2, d_state: 8, d_head: 8}]}", "pool"
-    )
-    spec = spec.replace("{choice: [none, {kind: swiglu, d_ff: 16}]}", "none")
-    spec = spec.replace("{choice: [none, {kind: attention, n_heads: 2}]}", "pool")
-    (tmp_path / "pool.yaml").write_text(spec)
-    with pytest.raises(SpecError, match="input.vocab_size is 4") as caught:
+    (tmp_path / "pool.yaml").write_text(all_pool(vocab_size=4))
+    with pytest.raises(SpecError, match=r"input\.vocab_size is 4") as caught:
         load_study(write(tmp_path, study=changed("{token_mixer: attention}", "pool.yaml")))
     assert caught.value.path == "baselines.all_attention"
 
 
-@pytest.mark.slow
 class TestTheCommand:
-    def test_an_impossible_budget_ends_before_any_training(self, tmp_path: Path) -> None:
+    def test_an_impossible_budget_ends_before_any_training(self, archspec: Command, tmp_path: Path) -> None:
         write(tmp_path, study=changed("<= 20k", "<= 100"))
-        done = archspec("search", "study.yaml", "--out", "out", cwd=tmp_path)
-        assert done.returncode == 1
-        assert "study.yaml:6:19: budgets.params: no candidate meets 'params <= 100'" in done.stderr
-        assert "the cheapest candidate" in done.stderr
-        assert "Traceback" not in done.stderr
+        done = archspec("search", "study.yaml", "--out", "out")
+        assert done.code == 1
+        assert "study.yaml:6:19: budgets.params: no candidate meets 'params <= 100'" in done.err
+        assert "the cheapest candidate" in done.err
         assert not (tmp_path / "out").exists()
 
-    def test_a_missing_corpus_is_told_before_anything_is_written(self, tmp_path: Path) -> None:
-        text = changed(
-            "{kind: parity, length: 8}", "{kind: text_lm, source: path, path: gone.txt, seq_len: 16}"
-        )
-        space = changed("vocab_size: 32", "vocab_size: 256", SPACE)
-        write(tmp_path, study=text, space=space)
-        done = archspec("search", "study.yaml", "--out", "out", cwd=tmp_path)
-        assert done.returncode == 1
-        assert "gone.txt" in done.stderr
-        assert "Traceback" not in done.stderr
+    def test_a_missing_corpus_is_told_before_anything_is_written(
+        self, archspec: Command, tmp_path: Path
+    ) -> None:
+        corpus = "{kind: text_lm, source: path, path: gone.txt, seq_len: 16}"
+        text = changed("{kind: parity, length: 8}", corpus)
+        write(tmp_path, study=text, space=changed("vocab_size: 32", "vocab_size: 256", SPACE))
+        done = archspec("search", "study.yaml", "--out", "out")
+        assert done.code == 1
+        assert "gone.txt" in done.err
         assert not (tmp_path / "out").exists()
 
-    def test_search_front_resume_and_dry_run(self, tmp_path: Path) -> None:
-        """The whole job with the real trainer: run, run again, look at the front, ask what is left."""
-        import json
-
+    def test_an_output_that_is_a_file_is_told(self, archspec: Command, tmp_path: Path) -> None:
         write(tmp_path)
-        first = archspec("search", "study.yaml", "--out", "out", "--workers", "1", "--json", cwd=tmp_path)
-        assert first.returncode == 0, first.stderr
-        rows = json.loads(first.stdout)
+        (tmp_path / "out").write_text("in the way")
+        done = archspec("search", "study.yaml", "--out", "out")
+        assert done.code == 1
+        assert "out cannot be written: File exists" in done.err
+        assert (tmp_path / "out").read_text() == "in the way"
+
+    def test_a_folder_without_a_search_has_no_front(self, archspec: Command) -> None:
+        done = archspec("front", ".")
+        assert done.code == 1
+        assert "holds no search" in done.err
+
+    @pytest.mark.parametrize("arguments", [("search", "study.yaml", "--out", "out"), ("front", "out")])
+    def test_a_corrupt_ledger_is_one_message(
+        self, arguments: tuple[str, ...], archspec: Command, tmp_path: Path
+    ) -> None:
+        write(tmp_path)
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "ledger.sqlite").write_bytes(b"garbage" * 1000)
+        done = archspec(*arguments)
+        assert done.code == 1
+        assert "ledger.sqlite is corrupt" in done.err
+
+    @pytest.mark.slow
+    def test_search_front_resume_and_dry_run(self, archspec: Command, tmp_path: Path) -> None:
+        """The whole job with the real trainer: run, run again, look at the front, ask what is left."""
+        write(tmp_path)
+        first = archspec("search", "study.yaml", "--out", "out", "--workers", "1", "--json")
+        assert first.code == 0, first.err
+        rows = json.loads(first.out)
         assert rows
         assert {"spec", "hash", "objectives", "measured", "trial"} <= rows[0].keys()
         assert all(row["causality"] == "passed" and row["test_scores"] for row in rows)
         names = {file.name for file in (tmp_path / "out").iterdir()}
         assert names >= {
-            "front", "front.csv", "front.json", "ledger.sqlite", "provenance.json", "report.html", "report.png",
-            "trials.csv",
+            "front", "front.csv", "front.json", "ledger.sqlite", "provenance.json", "report.html",
+            "report.png", "trials.csv",
         }  # fmt: skip
-        checked = archspec("check", *(row["spec"] for row in rows), cwd=tmp_path)
-        assert checked.returncode == 0, checked.stdout + checked.stderr
+        checked = archspec("check", *(row["spec"] for row in rows))
+        assert checked.code == 0, checked.out + checked.err
 
-        again = archspec("search", "study.yaml", "--out", "out", "--workers", "1", "--json", cwd=tmp_path)
-        assert json.loads(again.stdout) == rows
-        assert "trial 0" not in again.stderr, "nothing was trained again"
+        again = archspec("search", "study.yaml", "--out", "out", "--workers", "1", "--json")
+        assert json.loads(again.out) == rows
+        assert "trial 0" not in again.err, "nothing was trained again"
+        assert json.loads(archspec("front", "out", "--json").out) == rows
+        assert "Pareto front" in archspec("front", "out").out
 
-        front = archspec("front", "out", "--json", cwd=tmp_path)
-        assert json.loads(front.stdout) == rows
-        shown = archspec("front", "out", cwd=tmp_path)
-        assert "Pareto front" in shown.stdout
-
-        left = archspec("search", "study.yaml", "--out", "out", "--trials", "5", "--dry-run", cwd=tmp_path)
-        assert "3 candidates are trained, 2 are left" in left.stdout
-        assert "from 4 candidates that are trained already" in left.stdout
-        fresh = archspec("search", "study.yaml", "--out", "new", "--dry-run", "--json", cwd=tmp_path)
-        document = json.loads(fresh.stdout)
-        assert document["n_left"] == 4
-        assert document["survey"]["fillings"] == 8
-        assert "measured on" in document["how"]
+        left = archspec("search", "study.yaml", "--out", "out", "--trials", "5", "--dry-run")
+        assert "3 candidates are trained, 2 are left" in left.out
+        assert "from 4 candidates that are trained already" in left.out
+        fresh = json.loads(archspec("search", "study.yaml", "--out", "new", "--dry-run", "--json").out)
+        assert fresh["n_left"] == 4
+        assert fresh["survey"]["fillings"] == 8
+        assert "measured on" in fresh["how"]
         assert not (tmp_path / "new").exists()
 
-        other = changed("n_max: 4", "n_max: 5")
-        write(tmp_path, study=other)
-        refused = archspec("search", "study.yaml", "--out", "out", cwd=tmp_path)
-        assert refused.returncode == 1
-        assert "holds a search with other tasks or other data" in refused.stderr
+        write(tmp_path, study=changed("n_max: 4", "n_max: 5"))
+        refused = archspec("search", "study.yaml", "--out", "out")
+        assert refused.code == 1
+        assert "holds a search with other tasks or other data" in refused.err
 
+    @pytest.mark.slow
     def test_ctrl_c_says_how_to_go_on_and_exits_130(self, tmp_path: Path) -> None:
         write(tmp_path, study=changed("steps: 4", "steps: 100000"))
         process = subprocess.Popen(
@@ -243,18 +280,3 @@ class TestTheCommand:
         assert "archspec search study.yaml --out out" in err
         assert "Traceback" not in err
         assert out == ""
-
-    def test_a_folder_without_a_search_has_no_front(self, tmp_path: Path) -> None:
-        done = archspec("front", ".", cwd=tmp_path)
-        assert done.returncode == 1
-        assert "holds no search" in done.stderr
-
-    def test_a_corrupt_ledger_is_one_message(self, tmp_path: Path) -> None:
-        write(tmp_path)
-        (tmp_path / "out").mkdir()
-        (tmp_path / "out" / "ledger.sqlite").write_bytes(b"garbage" * 1000)
-        for verb in (("search", "study.yaml", "--out", "out"), ("front", "out")):
-            done = archspec(*verb, cwd=tmp_path)
-            assert done.returncode == 1
-            assert "is corrupt" in done.stderr
-            assert "Traceback" not in done.stderr
