@@ -69,7 +69,8 @@ def load_study(
         name: _baseline(source, space, zoo, name, written) for name, written in checked.baselines.items()
     }
     loaded = LoadedStudy(checked, source, space, zoo, tasks, plugins, baselines)
-    _check_fit(loaded)
+    _check_space(loaded)
+    _check_baselines(loaded)
     return loaded
 
 
@@ -110,8 +111,8 @@ def _gene_hint(word: str, genes: Mapping[str, Any]) -> str | None:
     return close or f"genes here: {', '.join(itertools.islice(genes, 12))}, ..."
 
 
-def _check_fit(loaded: LoadedStudy) -> None:
-    """Every baseline, and at least one of some fillings, must fit every task."""
+def _check_space(loaded: LoadedStudy) -> None:
+    """At least one of some fillings must fit every task."""
     misfits: dict[int, str] = {}
     invalid: SpecError | None = None
     n_valid = 0
@@ -130,23 +131,22 @@ def _check_fit(loaded: LoadedStudy) -> None:
         misfits |= found
     if n_valid == 0 and invalid is not None:
         raise invalid
-    raise SpecError(
-        problems=[
-            loaded.source.problem(("tasks", i), why, f"so it is for each of {n_valid} fillings of the space")
-            for i, why in sorted(misfits.items())
-        ]
-    )
+    hint = f"none of {n_valid} fillings of the space fits every task"
+    raise SpecError(problems=[loaded.source.problem(("tasks", i), misfits[i], hint) for i in sorted(misfits)])
 
 
-def _baseline_specs(loaded: LoadedStudy) -> Iterator[tuple[str, ModelSpec]]:
+def _check_baselines(loaded: LoadedStudy) -> None:
+    """Every baseline must be a spec and fit every task."""
+    words = loaded.zoo.components
     for name, baseline in loaded.baselines.items():
-        if isinstance(baseline, ModelSpec):
-            yield name, baseline
-            continue
+        path = ("baselines", name)
         try:
-            yield name, loaded.space.spec(baseline, loaded.zoo.components)
+            spec = baseline if isinstance(baseline, ModelSpec) else loaded.space.spec(baseline, words)
         except SpecError as error:
-            raise loaded.error(("baselines", name), error.message, "give the other genes as well") from error
+            raise loaded.error(path, error.message, "give the other genes as well") from error
+        for task in loaded.task_configs:
+            if (reason := task.misfit(spec)) is not None:
+                raise loaded.error(path, reason)
 
 
 def _some_fillings(space: Space) -> Iterator[dict[str, Any]]:

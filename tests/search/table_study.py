@@ -1,6 +1,6 @@
-"""A search without torch: candidates from a table, jobs that take no time, and the same search in real processes.
+"""A search without torch: candidates from a table, jobs that take no time, and the same in real processes.
 
-``python table_study.py worker LOG SLEEP`` is its worker; ``python table_study.py drive OUT TRIALS SLEEP`` a driver.
+``python table_study.py worker LOG SLEEP`` is a worker, ``python table_study.py drive OUT TRIALS SLEEP`` a driver.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Genes and proposers: one static set of genes for every trial, fresh proposals, constraints always complete."""
+"""Genes and proposers: one static set of genes for every trial, fresh proposals, complete constraints."""
 
 from __future__ import annotations
 

@@ -218,7 +218,7 @@ def test_a_lock_from_another_machine_is_believed_on_a_network_folder_only(
     (tmp_path / "search.lock").write_text('{"pid": 1, "host": "elsewhere"}')
     monkeypatch.setattr("search.lock.on_network", lambda path: True)
     with (
-        pytest.raises(SpecError, match="left locked by another machine .process 1 on elsewhere"),
+        pytest.raises(SpecError, match=r"left locked by another machine \(process 1 on elsewhere"),
         FolderLock(tmp_path),
     ):
         pass
