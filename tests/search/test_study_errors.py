@@ -117,9 +117,9 @@ def test_a_good_study_is_loaded_with_its_space_and_baselines(tmp_path: Path) -> 
         ("space: space.yaml", "space: /etc/passwd", 3, "space", "must be the path of a YAML file relative"),
         ("alphabet: 8", "alphabet: 60", 4, "tasks[0]", "uses 64 token ids, but input.vocab_size is 32"),
         ("length: 8", "length: 64", 4, "tasks[1]", "examples of 64 positions, but input.seq_len is 32"),
-        ("{token_mixer: attention}", "{token_mixr: attention}", 11, "baselines", "the space has no gene"),
-        ("{token_mixer: attention}", "{token_mixer: hydra}", 11, "baselines", "'hydra' is no value of"),
-        ("{token_mixer: attention}", "nowhere.yaml", 11, "baselines", "no such file"),
+        ("{token_mixer: attention}", "{token_mixr: attention}", 12, "baselines", "the space has no gene"),
+        ("{token_mixer: attention}", "{token_mixer: hydra}", 12, "baselines", "'hydra' is no value of"),
+        ("{token_mixer: attention}", "nowhere.yaml", 12, "baselines", "no such file"),
     ],
 )
 def test_what_a_study_names_must_be_there_and_fit(
