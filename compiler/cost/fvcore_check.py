@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,6 +52,40 @@ def count_stock(
     return _read(_analysis(FlopCountAnalysis, module, args, kwargs, method))
 
 
+def count_both(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None, *, method: str = "forward"
+) -> tuple[Counted, Counted | None]:
+    """What ``count_macs`` and ``count_stock`` say, from one trace; None where stock fvcore fails."""
+    analysis = _analysis(FlopCountAnalysis, module, args, kwargs, method)
+    ours, stock = fvcore_handles(), dict(analysis._op_handles)
+    sums: dict[str, Counter[str]] = {"ours": Counter(), "stock": Counter()}
+    unknown: set[str] = set()
+    failed: set[str] = set()
+
+    def handle(op: str) -> Callable[[list[Any], list[Any]], int]:
+        def count(inputs: list[Any], outputs: list[Any]) -> int:
+            name = op.partition("::")[2]
+            if op in ours:
+                sums["ours"][name] += ours[op](inputs, outputs)
+            elif not is_zero_cost(op):
+                unknown.add(op)
+            if op in stock:
+                try:
+                    found = stock[op](inputs, outputs)
+                except Exception:  # whatever it stumbles over
+                    failed.add(op)
+                else:
+                    sums["stock"].update(found if isinstance(found, Counter) else {name: found})
+            return 0
+
+        return count
+
+    analysis.set_op_handle(**{op: handle(op) for op in ours | stock})
+    unknown.update(_read(analysis).unknown_ops)
+    counted = _counted(sums["ours"], unknown)
+    return counted, None if failed else _counted(sums["stock"], ())
+
+
 def count_activations(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> int:
     """fvcore's activation count: elements that matmuls and convolutions put out (no bytes, no lifetimes)."""
     analysis = _analysis(ActivationCountAnalysis, module, args, kwargs, "forward")
@@ -75,12 +111,15 @@ def _analysis(
 def _read(analysis: Any) -> Counted:
     with torch.no_grad():
         counted = analysis.by_operator()
+    return _counted(counted, (name for name in analysis.unsupported_ops() if not is_zero_cost(name)))
+
+
+def _counted(counts: Mapping[str, float], unknown: Iterable[str]) -> Counted:
     by_op: dict[str, int] = {}
-    for name, count in counted.items():
+    for name, count in counts.items():
         op = "conv" if name.startswith("_convolution") else name  # fvcore's own handle calls it so
         if count:
             by_op[op] = by_op.get(op, 0) + int(count)
-    unknown = (name for name in analysis.unsupported_ops() if not is_zero_cost(name))
     return Counted(sum(by_op.values()), tuple(sorted(unknown)), dict(sorted(by_op.items())))
 
 

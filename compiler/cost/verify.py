@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from archspec import Cost, CostContext, SpecError
+from archspec import ComponentConfig, Cost, CostContext, SpecError
 from compiler.cost.closed_form import Asked, CostPlan, Extent, stem_length, total
-from compiler.cost.fvcore_check import Counted, count_macs, count_parameters, count_stock
+from compiler.cost.fvcore_check import Counted, count_both, count_parameters
 from compiler.graph import Graph, Op, inputs_of, ops, spec_of
 from compiler.passes.lower import component_of, lower
 from compiler.random_inputs import random_inputs
@@ -26,8 +26,9 @@ from zoo.contract import Head, HeadConfig, Mixer, Stem
 
 _BATCH = 2
 _LENGTHS = (3, 33, 130)  # below and above the usual chunks and windows, one of them odd
+_MOST_REACH = 512  # windows and chunks up to here are passed twice
 _CONTEXT = 5  # tokens before the counted decoding step
-_MOST_FLOPS = 2e10  # of one traced forward pass
+_MOST_FLOPS = 4e10  # of one traced forward pass
 _MEMORY_SHARE = 0.25  # of what is free, for one module under test
 
 
@@ -235,14 +236,8 @@ def _compare(
     params: int,
 ) -> Check:
     assert cost.flops % 2 == 0, f"{kind}: {cost.flops} FLOPs are no multiply-adds"
-    counted = count_macs(module, args, method=method)
-    stock: Counted | None = None
-    try:
-        stock = count_stock(module, args, method=method)
-    except Exception as error:  # whatever it stumbles over is what we report
-        differences: tuple[str, ...] = (f"stock fvcore fails: {type(error).__name__}",)
-    else:
-        differences = _differences(counted, stock)
+    counted, stock = count_both(module, args, method=method)
+    differences = _differences(counted, stock) if stock else ("it fails",)
     return Check(
         path=path,
         kind=kind,
@@ -274,15 +269,23 @@ def _context(asked: Asked, length: int, *, source_len: int | None = None) -> Cos
 
 
 def _lengths(asked: Asked) -> list[int]:
-    """Two or three legal lengths; the longer ones only where they are cheap."""
+    """Legal lengths, the longest past two of the windows or chunks; the longer ones only where cheap."""
     multiple = asked.config.capabilities().length_multiple_of
     most = min(asked.site.seq_len, asked.config.capabilities().length_at_most or asked.site.seq_len)
-    lengths = sorted({min(-(-length // multiple) * multiple, most) for length in _LENGTHS})
+    reach = _reach(asked.config)
+    wanted = (*_LENGTHS, 2 * reach + 1) if reach else _LENGTHS
+    lengths = sorted({min(-(-length // multiple) * multiple, most) for length in wanted})
     return [
         length
         for length in lengths
         if length == lengths[0] or asked.config.cost(_context(asked, length)).flops <= _MOST_FLOPS
     ]
+
+
+def _reach(config: ComponentConfig) -> int:
+    """The largest number in a configuration that may be a window, a span or a chunk."""
+    numbers = [value for _, value in config if type(value) is int and value <= _MOST_REACH]
+    return max(numbers, default=0)
 
 
 def _raw_lengths(graph: Graph, op: Op) -> list[int]:
@@ -317,7 +320,7 @@ def _model_lengths(graph: Graph) -> list[int]:
             for name, op in ops(graph)
             if op.kind == "group" and op.stream is not None and op.stream.name == "tokens"
         )
-        if fits and full and (not legal or total(plan.costs().values()).flops <= _MOST_FLOPS):
+        if fits and full and (not legal or _BATCH * total(plan.costs().values()).flops <= _MOST_FLOPS):
             legal.append(length)
     return legal[-2:]
 

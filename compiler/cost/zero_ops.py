@@ -33,6 +33,7 @@ _REDUCTIONS = """
     max_pool2d cross_entropy_loss nll_loss mse_loss
 """
 _MOVEMENT = """
+    H T adjoint mH mT matrix_H numpy_T
     alias as_strided atleast_1d atleast_2d broadcast_tensors broadcast_to cat chunk clone column_stack
     concat concatenate constant_pad_nd contiguous copy detach diag diag_embed diagonal dsplit embedding
     expand expand_as flatten flip fliplr gather hsplit hstack im2col index index_add index_copy index_fill

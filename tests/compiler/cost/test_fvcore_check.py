@@ -13,7 +13,13 @@ from torch import Tensor, nn
 
 from archspec.cost import fft_flops
 from compiler.cost import fvcore_handles
-from compiler.cost.fvcore_check import count_activations, count_macs, count_parameters, count_stock
+from compiler.cost.fvcore_check import (
+    count_activations,
+    count_both,
+    count_macs,
+    count_parameters,
+    count_stock,
+)
 from compiler.cost.handles import einsum_macs
 from compiler.cost.zero_ops import is_zero_cost
 
@@ -107,6 +113,20 @@ def test_counts_the_textbook_number(case: str) -> None:
     function, args, macs = CASES[case]
     counted = count_macs(Of(function), args)
     assert (counted.macs, counted.unknown_ops) == (macs, ())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_trace_gives_our_count_and_that_of_stock_fvcore(case: str) -> None:
+    function, args, _ = CASES[case]
+    counted, stock = count_both(Of(function), args)
+    assert counted == count_macs(Of(function), args)
+    try:
+        alone = count_stock(Of(function), args)
+    except (IndexError, AssertionError):
+        assert stock is None
+    else:
+        assert stock is not None
+        assert (stock.macs, stock.by_op) == (alone.macs, alone.by_op)
 
 
 def test_arguments_may_be_none_nested_or_named() -> None:

@@ -1,0 +1,152 @@
+"""``--verify`` agrees where the closed form is right, and finds what is planted where it is wrong."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Literal
+
+import pytest
+import torch
+from small_models import Make
+from torch import Tensor
+
+import compiler
+from archspec import Capabilities, Cost, CostContext, MixerConfig, Site
+from archspec.spec import ModelSpec
+from compiler import Graph
+from compiler.cost import verify
+from compiler.cost.verify import Verification, verify_costs
+from zoo import Zoo
+from zoo.contract import Mixer
+
+
+class Square(Mixer):
+    """x -> x W, with a cost that is right; the classes below each have one fault."""
+
+    class Config(MixerConfig):
+        kind: Literal["square"] = "square"
+
+        def cost(self, ctx: CostContext) -> Cost:
+            weights = ctx.d_model**2
+            return Cost(params=weights, params_active=weights, flops=2 * ctx.tokens * weights)
+
+        def capabilities(self) -> Capabilities:
+            return Capabilities(causal="always", mixes_tokens=False)
+
+    def __init__(self, config: MixerConfig, site: Site):
+        super().__init__(config, site)
+        self.w = torch.nn.Parameter(torch.randn(site.d_model, site.d_model))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return x @ self.w
+
+    def reference(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return x @ self.w
+
+
+class Cheaper(Square):
+    class Config(Square.Config):
+        def cost(self, ctx: CostContext) -> Cost:
+            cost = super().cost(ctx)
+            return replace(cost, flops=cost.flops - 2 * (ctx.seq_len >= 64))  # one multiply-add, when long
+
+
+class Lighter(Square):
+    class Config(Square.Config):
+        def cost(self, ctx: CostContext) -> Cost:
+            cost = super().cost(ctx)
+            return replace(cost, params=cost.params - 1, params_active=cost.params - 1)
+
+
+class Unheard(Square):
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return torch.linalg.solve(torch.eye(x.shape[-1]), (x @ self.w).mT).mT
+
+
+def verified(mixer: type[Square], make: Make, zoo: Zoo) -> Verification:
+    spec = make("causal: true\nlayers: [{token_mixer: {kind: attention, n_heads: 2}, channel_mixer: mlp}]")
+    layer = spec.layers[0].model_copy(update={"channel_mixer": mixer.Config()})
+    spec = spec.model_copy(update={"layers": (layer,)})
+    classes = {role: dict(table) for role, table in zoo.classes.items()}
+    classes["channel_mixer"]["square"] = mixer
+    zoo = Zoo(classes)
+    return verify_costs(compiler.build_graph(spec, zoo=zoo), zoo)
+
+
+def test_models_of_every_kind_are_exact(spec: ModelSpec, graph: Graph, zoo: Zoo) -> None:
+    found = verify_costs(graph, zoo)
+    assert found.exact is True
+    assert (found.unknown_ops, found.skipped) == ([], ())
+    assert {check.path for check in found.checks} >= {"stem", "head", ""}
+    assert len({c.length for c in found.checks if c.kind == "model"}) == (
+        1 if spec.input.kind == "image" else 2
+    )
+
+
+def test_a_true_cost_passes(make: Make, zoo: Zoo) -> None:
+    assert verified(Square, make, zoo).exact is True
+
+
+@pytest.mark.parametrize("mixer", [Cheaper, Lighter], ids=["one_multiply_add_less", "one_parameter_less"])
+def test_a_false_cost_is_found_where_it_is(mixer: type[Square], make: Make, zoo: Zoo) -> None:
+    found = verified(mixer, make, zoo)
+    assert found.exact is False
+    wrong = {check.path for check in found.checks if not check.exact}
+    assert "layers.0.channel_mixer" in wrong
+    assert wrong <= {"layers.0.channel_mixer", ""}
+
+
+def test_an_unknown_operation_is_an_error_though_the_numbers_agree(make: Make, zoo: Zoo) -> None:
+    found = verified(Unheard, make, zoo)
+    assert found.exact is False
+    assert found.unknown_ops == ["aten::linalg_solve"]
+    assert all(check.macs == check.fvcore_macs for check in found.checks)
+
+
+def test_what_does_not_fit_is_skipped_by_name_and_leaves_the_verdict_open(
+    make: Make, zoo: Zoo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = "{token_mixer: {kind: attention, n_heads: 2}, channel_mixer: {kind: mlp, d_ff: 4096}}"
+    graph = compiler.build_graph(make(f"causal: true\nlayers: [{layer}]"), zoo=zoo)
+    monkeypatch.setattr(verify, "_MEMORY_SHARE", 1e-6)
+    found = verify_costs(graph, zoo)
+    assert found.exact is None
+    assert any(reason.startswith("layers.0.channel_mixer: its weights need") for reason in found.skipped)
+    assert any(reason.startswith("the whole model:") for reason in found.skipped)
+    assert all(check.exact for check in found.checks)
+    assert {check.path for check in found.checks} >= {"layers.0.token_mixer"}
+
+
+def test_differences_from_stock_fvcore_are_named_by_operation(make: Make, zoo: Zoo) -> None:
+    found = verify_costs(
+        compiler.build_graph(
+            make("causal: true\nnorm: layernorm\nlayers: [{token_mixer: {kind: attention, n_heads: 2}}]")
+        ),
+        zoo,
+    )
+    whole = found.checks[-1]
+    assert whole.stock_macs is not None
+    told: dict[str, int] = {}
+    for difference in whole.differences:
+        name, gap = difference.split()
+        told[name] = int(gap.replace(",", ""))
+    assert set(told) == {"layer_norm", "scaled_dot_product_attention"}
+    assert whole.fvcore_macs + sum(told.values()) == whole.stock_macs
+
+
+def test_lengths_reach_past_windows_and_chunks(make: Make, zoo: Zoo) -> None:
+    spec = make(
+        "input: {kind: tokens, vocab_size: 31, seq_len: 4096}\ncausal: true\n"
+        "layers: [{token_mixer: {kind: attention, n_heads: 2, window: 100}}]"
+    )
+    lengths = {
+        c.length for c in verify_costs(compiler.build_graph(spec), zoo).checks if c.kind == "attention"
+    }
+    assert max(lengths) == 201
+
+
+def test_json_has_the_stable_keys(graph: Graph, zoo: Zoo) -> None:
+    document: dict[str, Any] = verify_costs(graph, zoo).as_json()
+    assert document.keys() >= {"fvcore_macs", "exact", "lengths", "unknown_ops"}
+    assert document["fvcore_macs"] > 0
+    assert document["lengths"] == sorted(set(document["lengths"]))
