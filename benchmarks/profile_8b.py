@@ -1,10 +1,10 @@
-"""How long the profile of an 8B model at 131,072 tokens takes, and how much memory: the target is under 10 ms.
+"""How long the profile of an 8B model at 131,072 tokens takes, and how much memory: the bar is 10 ms.
 
     python benchmarks/profile_8b.py [--save]
 
-The clock runs around ``compiler.profile`` of a spec that has been read: graph, checks, costs in three phases and
-memory. Reading the YAML is timed apart. Times are the least of five, after one warm-up call; processor time stands
-beside the wall's, which on a busy machine is longer. ``--save`` writes into benchmarks/results/.
+The clock runs around ``compiler.profile`` of a spec that has been read: graph, checks, costs in three phases
+and memory. Reading the YAML is timed apart. Times are the least of five, after one warm-up call; processor
+time stands beside the wall's, which on a busy machine is longer. ``--save`` writes into benchmarks/results/.
 """
 
 from __future__ import annotations

@@ -101,8 +101,8 @@ def add_op(graph: Graph, name: str, op: Op, *inputs: str) -> str:
 
 def ops(graph: Graph) -> Iterator[tuple[str, Op]]:
     """Nodes in topological order: that of insertion, since a node's inputs exist when it is added."""
-    for name in graph:
-        yield name, graph.nodes[name]["op"]
+    for name, attributes in graph.nodes.items():
+        yield name, attributes["op"]
 
 
 def inputs_of(graph: Graph, name: str) -> list[str]:
@@ -116,7 +116,10 @@ def all_inputs(graph: Graph) -> dict[str, list[str]]:
     edges: dict[str, list[tuple[int, str]]] = {name: [] for name in graph}
     for source, name, slot in graph.in_edges(keys=True):
         edges[name].append((int(slot), source))
-    return {name: [source for _, source in sorted(slots)] for name, slots in edges.items()}
+    return {
+        name: [source for _, source in (slots if len(slots) < 2 else sorted(slots))]
+        for name, slots in edges.items()
+    }
 
 
 def spec_of(graph: Graph) -> ModelSpec:
@@ -180,12 +183,13 @@ def verify(graph: Graph, after: str) -> None:
         assert order[source] < order[name], f"after {after}: {name} precedes its input {source}"
         slots[name].append(int(slot))
         useful.add(source)
-    outputs = [name for name, op in ops(graph) if op.kind == "output"]
-    assert len(outputs) == 1, f"after {after}: {len(outputs)} outputs"
+    n_outputs = 0
     for name, op in ops(graph):
         found = sorted(slots[name])
-        assert found == list(range(len(found))), f"after {after}: {name} has slots {found}"
+        assert found == [*range(len(found))], f"after {after}: {name} has slots {found}"
         is_source = op.kind in ("input", "mask")
         assert is_source != bool(found), f"after {after}: {name} ({op.kind}) has {len(found)} inputs"
+        n_outputs += op.kind == "output"
         is_read = name in useful or op.kind == "output"  # then, as there are no cycles, so is the output
         assert is_source or is_read, f"after {after}: nothing reads {name}"
+    assert n_outputs == 1, f"after {after}: {n_outputs} outputs"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast, get_args
 
@@ -13,7 +14,7 @@ from compiler.decode import decode_obstacles
 from compiler.device.info import device_info, resolve_device
 from compiler.device.latency import Latency
 from compiler.device.model_latency import measure_model
-from compiler.graph import Graph, Op, ops, spec_of
+from compiler.graph import Graph, spec_of
 from zoo import Zoo, load_zoo
 
 if TYPE_CHECKING:
@@ -156,11 +157,6 @@ def closed_profile(
     decode: dict[str, Cost] = {}
     if not obstacles:
         decode = plan.costs(batch_size=batch_size, dtype=dtype, phase="decode", context_len=seq_len - 1)
-    rows = tuple(
-        Row(name, _kind(op), train[name], *_flops(prefill[name], decode.get(name), train[name]))
-        for name, op in ops(graph)
-        if op.config is not None or op.kind == "add"
-    )
     whole = total(train.values())
     whole_decode = total(decode.values()) if decode else None
     flops, flops_needed = _flops(total(prefill.values()), whole_decode, whole)
@@ -178,8 +174,23 @@ def closed_profile(
         memory=model_memory(
             plan, forward=prefill, train=train, batch_size=batch_size, dtype=dtype, decodes=bool(decode)
         ),
-        rows=rows,
+        rows=tuple(_rows(plan, prefill, decode, train)),
     )
+
+
+def _rows(
+    plan: CostPlan, prefill: dict[str, Cost], decode: dict[str, Cost], train: dict[str, Cost]
+) -> Iterator[Row]:
+    """Every component and addition; parts that are alike share their figures."""
+    shared: dict[tuple[int, int], tuple[Flops, Flops]] = {}
+    for name, op in plan.ops.items():
+        if op.config is None and op.kind != "add":
+            continue
+        key = (id(prefill[name]), id(train[name]))
+        if key not in shared:
+            shared[key] = _flops(prefill[name], decode.get(name), train[name])
+        kind = op.kind if op.config is None else op.config.kind
+        yield Row(name, kind, train[name], *shared[key])
 
 
 def _flops(prefill: Cost, decode: Cost | None, train: Cost) -> tuple[Flops, Flops]:
@@ -196,10 +207,6 @@ def _flops(prefill: Cost, decode: Cost | None, train: Cost) -> tuple[Flops, Flop
             "train": TRAIN_FACTOR * train.flops_needed,
         },
     )
-
-
-def _kind(op: Op) -> str:
-    return op.kind if op.config is None else op.config.kind
 
 
 def _checked(

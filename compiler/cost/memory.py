@@ -55,15 +55,15 @@ def model_memory(
     """The memory of ``plan``'s model, whose costs are given: phases prefill and train."""
     item_bytes = DTYPE_BYTES[dtype]
     sizes = output_bytes(plan, batch_size=batch_size, item_bytes=item_bytes)
-    whole = total(forward.values())
-    weights = whole.params * item_bytes + whole.buffer_bytes
+    weights = sum(cost.params * item_bytes + cost.buffer_bytes for cost in train.values())
+    caches = total(forward.values()) if decodes else Cost()
     return Memory(
         weights=weights,
         activations=sum(cost.activation_bytes for cost in train.values()),
         train_peak=weights + _train_extra(plan, train, sizes, item_bytes),
         inference_peak=weights + _forward_extra(plan, forward, sizes),
-        kv_bytes_per_token=whole.kv_bytes_per_token if decodes else 0,
-        state_bytes=whole.state_bytes if decodes else 0,
+        kv_bytes_per_token=caches.kv_bytes_per_token,
+        state_bytes=caches.state_bytes,
     )
 
 
@@ -84,18 +84,19 @@ def _forward_extra(plan: CostPlan, costs: dict[str, Cost], sizes: dict[str, int]
     storage: dict[str, str] = {}
     last_use: dict[str, str] = {}
     for name, op in plan.ops.items():
-        storage[name] = storage[plan.sources[name][0]] if op.kind in _VIEWS else name
-        for source in plan.sources[name]:
+        sources = plan.sources[name]
+        storage[name] = storage[sources[0]] if op.kind in _VIEWS else name
+        for source in sources:
             last_use[storage[source]] = name
-    ends: dict[str, list[str]] = {}
+    freed = dict.fromkeys(plan.ops, 0)  # bytes that end with a node
     for tensor, name in last_use.items():
-        ends.setdefault(name, []).append(tensor)
+        freed[name] += sizes[tensor]
     alive = peak = 0
-    for name in plan.nodes:
+    for name, end in freed.items():
         if storage[name] == name:
             alive += sizes[name]
         peak = max(peak, alive + costs[name].workspace_bytes)
-        alive -= sum(sizes[tensor] for tensor in ends.get(name, ()))
+        alive -= end
     return peak
 
 
@@ -106,7 +107,7 @@ def _train_extra(plan: CostPlan, costs: dict[str, Cost], sizes: dict[str, int], 
     for name in reversed(plan.nodes):
         cost = costs[name]
         gradients += cost.params * item_bytes
-        streams = sizes[name] + max((sizes[source] for source in plan.sources[name]), default=0)
+        streams = sizes[name] + max([sizes[source] for source in plan.sources[name]], default=0)
         peak = max(peak, saved + gradients + streams + cost.workspace_bytes)
         saved -= cost.activation_bytes
     update = gradients + 2 * item_bytes * max(cost.params for cost in costs.values())
