@@ -56,6 +56,7 @@ class _Builder:
         self.graph = new_graph(spec)
         self.n_layers = 0
         self.uses: Counter[str] = Counter()
+        self.masked: dict[int, bool] = {}
 
     def add(
         self,
@@ -151,9 +152,15 @@ class _Builder:
             ]
             combine = Combine.Config(combine=config.combine, n_branches=len(ys))
             return self.add("combine", f"{path}.combine", *ys, config=combine, origin=origin)
-        can = config.capabilities()
-        inputs = (x, mask) if can.mixes_tokens and can.padding else (x,)
+        inputs = (x, mask) if self.reads_mask(config) else (x,)
         return self.add(kind, path, *inputs, config=config, origin=origin)
+
+    def reads_mask(self, config: ComponentConfig) -> bool:
+        """Asked once of each configuration: a ``repeat`` has many copies of one."""
+        if id(config) not in self.masked:
+            can = config.capabilities()
+            self.masked[id(config)] = can.mixes_tokens and can.padding
+        return self.masked[id(config)]
 
     def fit(self, x: str, fit: Fit, *, path: str, mask: str, origin: Path) -> str:
         """Inside the block tokens stand as (batch * groups, positions, width), beside the latents."""
