@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from archspec import Problem, SpecError
 from compiler.graph import Graph, Op, inputs_of, ops, spec_of
-from zoo.contract import HeadConfig, Mixer, State, Stem
+from zoo.contract import Mixer, State, Stem
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,10 @@ class Decoder:
         return DecodeState(nodes, torch.zeros((), dtype=torch.long, device=like.device))
 
     def prefill(self, inputs: Tensor, state: DecodeState) -> tuple[Tensor, DecodeState]:
-        """Ids (B, L) or features (B, L, C) and a fresh state -> outputs (B, L, V) and the state after."""
+        """Ids (B, L) or features (B, L, C) and a fresh state -> outputs (B, L, V) and the state after.
+
+        A head that looks at the last position alone gives (B, V), as it does on the whole sequence.
+        """
         assert state.is_fresh, "prefill starts from a fresh state"
         stem = self._module("stem")
         y, nodes = self._run(stem(inputs), state.nodes, lambda mixer, x, own: mixer.prefill(x, own))
@@ -112,10 +115,6 @@ def decode_obstacles(graph: Graph) -> Iterator[Problem]:
         seen.add(alike)
         if op.kind == "group" and op.stream is not None and op.stream.name == "tokens":
             yield spec.problem(op.origin, f"{name}: FIT blocks do not decode yet")
-        elif op.kind in ("token_mixer", "channel_mixer", "stem") and op.config is not None:
+        elif op.kind in ("token_mixer", "channel_mixer", "stem", "head") and op.config is not None:
             if op.config.capabilities().decode == "none":
                 yield spec.problem(op.origin, f"{name}: '{op.config.kind}' has decode: none")
-        elif isinstance(op.config, HeadConfig) and not op.config.per_position:
-            yield spec.problem(
-                op.origin, f"{name}: '{op.config.kind}' has one output for the whole sequence, none per token"
-            )

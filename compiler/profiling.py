@@ -127,7 +127,7 @@ def profile(
     arguments are one SpecError that names them all.
     """
     zoo = zoo or load_zoo()
-    length, checked_dtype, checked_phase = _checked(spec, seq_len, batch_size, dtype, phase)
+    length, checked_dtype, checked_phase = _checked(spec, seq_len, batch_size, dtype, phase, device)
     graph = build_graph(spec, zoo=zoo)
     found = closed_profile(
         graph, seq_len=length, batch_size=batch_size, dtype=checked_dtype, phase=checked_phase
@@ -210,7 +210,7 @@ def _flops(prefill: Cost, decode: Cost | None, train: Cost) -> tuple[Flops, Flop
 
 
 def _checked(
-    spec: ModelSpec, seq_len: int | None, batch_size: int, dtype: str, phase: str
+    spec: ModelSpec, seq_len: int | None, batch_size: int, dtype: str, phase: str, device: str
 ) -> tuple[int, Dtype, Phase]:
     """The arguments as what they are, or one SpecError with everything that is wrong with them."""
     greatest = spec.input.seq_len
@@ -223,6 +223,10 @@ def _checked(
         problems.append(Problem(f"unknown dtype '{dtype}'", hint=did_you_mean(dtype, DTYPES)))
     if phase not in PHASES:
         problems.append(Problem(f"unknown phase '{phase}'", hint=did_you_mean(phase, PHASES)))
+    try:
+        resolve_device(device)
+    except SpecError as error:
+        problems += error.problems
     if problems:
         raise SpecError(problems=problems)
     return seq_len or greatest, cast(Dtype, dtype), cast(Phase, phase)

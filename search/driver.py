@@ -67,6 +67,8 @@ def search(
     with open_folder(out) as ledger:
         identity = evaluator.identity()
         ledger.bind(identity.values, explain=identity.explain)
+        if (warning := _other_code(ledger, evaluator)) is not None:
+            listen(Event("resumed", warning))
         ledger.add_run(_start(study, evaluator, seen, origin or {}))
         executor = make_executor(out)
         try:
@@ -133,21 +135,20 @@ class _Run:
 
     def _ask(self) -> str | None:
         """Put a fresh round into the ledger, or say why there is none."""
-        where = {"round_": self._ledger.next_round(), "number": self._ledger.next_number()}
         names = {trial.document.get("baseline") for trial in self._finished.values()}
-        fresh = self.rounds.baselines(names, **where)
-        is_over = False
-        if not fresh.asked and not fresh.settled:
-            lacking = self._study.trials - self.n_trained
-            if lacking <= 0:
-                return f"{self.n_trained} candidates trained"
-            fresh = self.rounds.next(min(self._study.batch, lacking), **where)
-            is_over = not fresh.asked
+        number, first = self._ledger.next_round(), self._ledger.next_number()
+        fresh = self.rounds.baselines(names, round_=number, number=first)
+        lacking = self._study.trials - self.n_trained
+        if lacking > 0:
+            self.rounds.extend(fresh, min(self._study.batch, lacking))
+        elif not fresh.asked and not fresh.settled:
+            return f"{self.n_trained} candidates trained"
         self._ledger.add_round(fresh.asked, fresh.settled, study=self.rounds.key)
         for trial in fresh.settled:
             self._note(trial)
         n = sum(trial.status == "refused" for trial in fresh.settled)
         self._tell("round", f"{len(fresh.asked)} candidates to evaluate, {n} refused on the way")
+        is_over = lacking > 0 and not fresh.asked
         return "no candidate is left that is new and within the budgets" if is_over else None
 
     def _evaluate(self, pending: Sequence[Asked]) -> None:
@@ -269,6 +270,14 @@ def _start(study: Study, evaluator: Evaluator, seen: Survey, origin: Mapping[str
         "survey": counts(seen),
         "provenance": {**evaluator.provenance(), **origin},
     }
+
+
+def _other_code(ledger: Ledger, evaluator: Evaluator) -> str | None:
+    """What to say where earlier trials were trained by other code than what is there now."""
+    before = [run["provenance"].get("code") for run in ledger.runs() if run["event"] == "start"]
+    if not before or before[-1] == evaluator.provenance().get("code"):
+        return None
+    return "the code has changed since the last run; what is finished stays as it is"
 
 
 def _without_place(path: tuple[str | int, ...], message: str, hint: str | None) -> SpecError:

@@ -19,7 +19,7 @@ from torch import Tensor
 from compiler import CompiledModel
 from search.checkpoint import load_checkpoint, save_checkpoint
 from search.recipe import Recipe
-from search.scoring import autocast, evaluate, summed_loss
+from search.scoring import answer_logits, autocast, evaluate, summed_loss
 from search.tasks.contract import IGNORE, Task
 
 Status = Literal["running", "ok", "diverged", "timeout", "out_of_memory", "interrupted"]
@@ -147,7 +147,8 @@ class _Run:
         batch = self.task.batch("train", p.step, recipe.batch_size).to(self.device)
         with autocast(recipe.precision, self.device):
             out = self.model.outputs(batch.inputs, batch.mask)
-        loss = summed_loss(out.logits, batch.targets) / (batch.targets != IGNORE).sum().clamp(min=1)
+        logits = answer_logits(self.task, out.logits)
+        loss = summed_loss(logits, batch.targets) / (batch.targets != IGNORE).sum().clamp(min=1)
         self.optimizer.zero_grad(set_to_none=True)
         (loss if out.aux_loss is None else loss + out.aux_loss).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.parameters, recipe.grad_clip or math.inf)

@@ -103,20 +103,19 @@ class Rounds:
                 out.ask(candidate, document)
         return out
 
-    def next(self, k: int, *, round_: int, number: int) -> Round:
-        """``k`` fresh candidates; fewer only where the space seems to hold no more."""
-        out = Round(round_, number)
+    def extend(self, out: Round, k: int) -> None:
+        """Add ``k`` fresh candidates to ``out``; fewer only where the space seems to hold no more."""
+        wanted = len(out.asked) + k
         for attempt in itertools.count():
-            lacking = k - len(out.asked)
-            if lacking == 0 or attempt >= (_N_ATTEMPTS if out.asked else _N_LAST_ATTEMPTS):
+            lacking = wanted - len(out.asked)
+            if lacking == 0 or attempt >= (_N_ATTEMPTS if lacking < k else _N_LAST_ATTEMPTS):
                 break
             before = len(out.asked)
-            self._take(self._proposals(out, lacking, attempt), k, out)
+            self._take(self._proposals(out, lacking, attempt), wanted, out)
             n, is_exact = self._evaluator.size()
             if len(out.asked) == before and is_exact and n <= _N_ENUMERATED:
-                self._take(self._everything(round_), k, out)
+                self._take(self._everything(out.number), wanted, out)
                 break
-        return out
 
     def _proposals(self, out: Round, lacking: int, attempt: int) -> Iterator[tuple[str, Genes]]:
         use_fallback = attempt % 4 == 3 or attempt > _N_ATTEMPTS  # it may be stuck on what it has seen
@@ -124,7 +123,7 @@ class Rounds:
         seed = int(_digest([self._study.seed, len(self._past), out.number, attempt])[:8], 16)
         pasts = [past for _, _, past in self.history()]
         refused = [Past(t.document["genes"], "refused") for t in out.settled if t.status == "refused"]
-        pending = [Past(a.document["genes"], "pending") for a in out.asked]
+        pending = [Past(a.document["genes"], "pending") for a in out.asked if a.document["genes"]]
         for genes in proposer.propose([*pasts, *refused, *pending], k=2 * lacking, seed=seed):
             yield proposer.kind, genes
 

@@ -48,11 +48,14 @@ def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractC
     return contextlib.nullcontext()
 
 
+def answer_logits(task: Task, logits: Tensor) -> Tensor:
+    """(B, L, V) -> (B, L, n_outputs): a model may have more words than the task; those are no answers."""
+    return logits[..., : task.config.needs(causal=task.causal).n_outputs].float()
+
+
 def summed_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Cross-entropy in nats, summed over all targets: (B, L, V), (B, L) -> scalar."""
-    return F.cross_entropy(
-        logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE, reduction="sum"
-    )
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="sum")
 
 
 def _evaluate(
@@ -67,7 +70,7 @@ def _evaluate(
         for index in range(-(-n // batch_size)):
             batch = _first(task.batch(split, index, batch_size), n - index * batch_size).to(device)
             with torch.no_grad(), autocast(precision, device):
-                logits = model(batch.inputs, batch.mask)
+                logits = answer_logits(task, model(batch.inputs, batch.mask))
             asked = batch.targets != IGNORE
             loss += float(summed_loss(logits, batch.targets).double())
             n_right += float((logits.argmax(-1).eq(batch.targets) & asked).sum())

@@ -110,7 +110,7 @@ class _Question:
 
 def _rows(ledger: Ledger, question: _Question) -> tuple[Row, ...]:
     trials = ledger.trials()
-    finals = _by_spec(ledger, "final")
+    finals = _finals(ledger)
     latencies = {
         key.spec: result for key, result in ledger.all_evidence("measurement") if key.fidelity == FINAL
     }
@@ -121,10 +121,12 @@ def _rows(ledger: Ledger, question: _Question) -> tuple[Row, ...]:
     )
 
 
-def _by_spec(ledger: Ledger, kind: str) -> dict[str, list[dict[str, Any]]]:
+def _finals(ledger: Ledger) -> dict[str, list[dict[str, Any]]]:
+    """By spec, the checks of each task and seed; those of later code replace earlier ones."""
+    latest = {(key.spec, key.subject, key.seed): result for key, result in ledger.all_evidence("final")}
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for key, result in ledger.all_evidence(kind):
-        found[key.spec].append(result)
+    for (spec, _, _), result in latest.items():
+        found[spec].append(result)
     return found
 
 

@@ -47,8 +47,7 @@ def _misfits(op: Op, graph: Graph) -> Iterator[Problem]:
         if (misfit := config.source_misfit(site.d_model, op.d_source)) is not None:
             yield spec.problem(op.origin, misfit)
         return  # that a transfer is causal is the graph's doing
-    is_pooling = isinstance(config, HeadConfig) and not config.per_position
-    if spec.causal and can.causal == "never" and not is_pooling:
+    if spec.causal and can.causal == "never":
         yield spec.problem(
             op.origin,
             f"{what} looks at the whole sequence, but the model says 'causal: true'",

@@ -65,7 +65,10 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a task asks of a model: ids its input must know, logits per position, positions of one example."""
+    """What a task asks of a model: ids its input must know, logits per position, positions of one example.
+
+    The first ``n_outputs`` logits are the answers; what a model has beyond them takes no part.
+    """
 
     n_ids: int
     n_outputs: int

@@ -24,7 +24,8 @@ SHIPPED = sorted(path for folder in ("papers", "hybrids") for path in ROOT.glob(
 WIDE = """
 archspec: 1
 name: {choice: [a, b-2, "1", null_, x.y]}
-description: {choice: ["", "a: b # c", "two\\nlines", "'quoted' \\"twice\\"", "ünïcode → ☃ \\u2028 \\x07", "no", "1e3"]}
+description:
+  choice: ["", "a: b # c", "two\\nlines", "'quoted' \\"twice\\"", "ünïcode → ☃ \\u2028 \\x07", "no", "1e3"]
 input:
   choice:
     t: {kind: tokens, vocab_size: 64, seq_len: 32}

@@ -59,7 +59,8 @@ def test_did_you_mean(word: str, known: list[str], hint: str | None) -> None:
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (True, "true"), (None, "null"), (3, "3"), ("3", "'3'"), ("a\x1b[31m", "'a\\x1b[31m'"), ([1, "a"], "[1, 'a']"),
+        (True, "true"), (None, "null"), (3, "3"), ("3", "'3'"), ("a\x1b[31m", "'a\\x1b[31m'"),
+        ([1, "a"], "[1, 'a']"), ("a\nb", "'a\\x0ab'"),
         ("x" * 500, "'" + "x" * 55 + "...'"), ({"a": 1}, "{'a': 1}"),
     ],
 )  # fmt: skip

@@ -10,7 +10,10 @@ from archspec.source import parse_source
 from archspec.space import Space
 from archspec.survey import survey
 
-HEAD = "{archspec: 1, input: {kind: tokens, vocab_size: 8, seq_len: 8}, causal: true, stem: embedding, head: lm, "
+HEAD = (
+    "{archspec: 1, input: {kind: tokens, vocab_size: 8, seq_len: 8}, causal: true, "
+    "stem: embedding, head: lm, "
+)
 
 
 def accept(_: ModelSpec) -> None:

@@ -163,6 +163,15 @@ def test_each_kind_of_layer_is_tested_once(make_spec: SpecMaker, monkeypatch: py
     assert tested[4:] == ["GraphModule"]
 
 
+def test_the_whole_model_is_tested_beyond_the_second_group(make_spec: SpecMaker) -> None:
+    overrides = ("input.seq_len=480", "layers[0].fit.n_groups=4")
+    assert max(causality_gate._reaches(build_graph(make_spec(FIT, *overrides)))) == 2 * 120 + 3
+    assert (
+        max(causality_gate._reaches(build_graph(make_spec("- {token_mixer: pool}", "input.seq_len=480"))))
+        < 100
+    )
+
+
 def test_lengths_reach_past_the_blocks_that_a_configuration_names() -> None:
     site = Site(16, 1024, causal=True)
     assert causality_gate._reach(Leaky.Config(reach=200), site) == 201

@@ -53,6 +53,19 @@ def test_steps_equal_the_forward_pass(make_spec: SpecMaker, n_prefilled: int, he
     assert state.position == 20
 
 
+def test_a_head_on_the_last_position_follows_the_stream(make_spec: SpecMaker) -> None:
+    head = "{kind: classifier, n_classes: 3, pool: last}"
+    features = ("input={kind: features, d_input: 3, seq_len: 24}", "stem=linear")
+    model = compiled(make_spec("- {token_mixer: attention}", f"head={head}", *features))
+    x = torch.randn(2, 6, 3, dtype=torch.float64)
+    decoder = model.decoder()
+    first, state = decoder.prefill(x[:, :4], decoder.init_state(2))
+    torch.testing.assert_close(first, model(x[:, :4]), rtol=0, atol=1e-10)
+    for t in (4, 5):
+        y, state = decoder.step(x[:, t], state)
+        torch.testing.assert_close(y, model(x[:, : t + 1]), rtol=0, atol=1e-10)
+
+
 def test_each_turn_of_a_loop_has_its_own_state(make_spec: SpecMaker) -> None:
     decoder = compiled(make_spec("- loop: 2\n  layers: [{token_mixer: attention}]")).decoder()
     _, state = decoder.prefill(torch.randint(31, (1, 5)), decoder.init_state(1))
@@ -87,9 +100,9 @@ FIT = """
         (FIT, [], "layers[0].fit", "layers.0.group: FIT"),
         (
             "- {token_mixer: attention}",
-            ["head={kind: classifier, n_classes: 3, pool: last}"],
+            ["head={kind: classifier, n_classes: 3, pool: mean}"],
             "head",
-            "one output for the whole sequence",
+            "head: 'classifier' has decode: none",
         ),
     ],
     ids=["bidirectional", "fit", "pooling head"],

@@ -87,15 +87,18 @@ def test_a_bidirectional_model_has_no_decoding(make_spec: SpecMaker) -> None:
 
 def test_wrong_arguments_are_told_all_at_once(make_spec: SpecMaker) -> None:
     with pytest.raises(SpecError) as caught:
-        compiler.profile(make_spec(ATTENTION), seq_len=25, batch_size=0, dtype="float23", phase="prefil")
+        compiler.profile(
+            make_spec(ATTENTION), seq_len=25, batch_size=0, dtype="float23", phase="prefil", device="gpu"
+        )
     messages = [problem.message for problem in caught.value.problems]
     assert messages == [
         "seq_len 25 is not in 1..24, what 'test' takes",
         "batch_size 0 is not at least 1",
         "unknown dtype 'float23'",
         "unknown phase 'prefil'",
+        "unknown device 'gpu'",
     ]
-    assert [problem.hint for problem in caught.value.problems[2:]] == [
+    assert [problem.hint for problem in caught.value.problems[2:4]] == [
         "did you mean 'float32'?",
         "did you mean 'prefill'?",
     ]

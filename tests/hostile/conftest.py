@@ -1,4 +1,4 @@
-"""Hostile files: each ends in a SpecError with its place, soon, and with nothing run or read that it names."""
+"""Hostile files: each ends soon in a SpecError with its place, and nothing that it names is run or read."""
 
 from __future__ import annotations
 

@@ -10,13 +10,13 @@ import pytest
 from archspec import SpecError
 from archspec.source import load_source, parse_source
 
-SECRET = "root:x:0:0:secret"
+NOT_OURS = "root:x:0:0:secret"
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A project with a file beside it that must not be read."""
-    (tmp_path / "secret.yaml").write_text(f"a: '{SECRET}'\n")
+    (tmp_path / "secret.yaml").write_text(f"a: '{NOT_OURS}'\n")
     folder = tmp_path / "project"
     (folder / "specs").mkdir(parents=True)
     (folder / "pyproject.toml").touch()
@@ -26,7 +26,7 @@ def project(tmp_path: Path) -> Path:
 def refused(spec: Path) -> SpecError:
     with pytest.raises(SpecError) as caught:
         load_source(spec)
-    assert SECRET not in str(caught.value)
+    assert NOT_OURS not in str(caught.value)
     assert caught.value.problems[0].line == 1
     return caught.value
 
@@ -34,8 +34,8 @@ def refused(spec: Path) -> SpecError:
 @pytest.mark.parametrize(
     "target",
     [
-        "../../secret.yaml", "../specs/../../secret.yaml", "./.././../secret.yaml", "../../../../../../etc/passwd",
-        "/etc/passwd", "//etc/passwd", "~/x.yaml", "file:///etc/passwd", "https://example.org/x.yaml",
+        "../../secret.yaml", "../specs/../../secret.yaml", "./.././../secret.yaml",
+        "../../../../../../etc/passwd", "/etc/passwd", "//etc/passwd", "~/x.yaml", "file:///etc/passwd", "https://example.org/x.yaml",
         "..\\\\..\\\\secret.yaml", "specs\\0/../../secret.yaml", "../../project/../secret.yaml",
     ],
 )  # fmt: skip
@@ -75,7 +75,7 @@ def test_devices_and_pipes_are_not_read(project: Path) -> None:
 
 
 def test_without_a_project_only_the_own_folder_is_read(tmp_path: Path) -> None:
-    (tmp_path / "above.yaml").write_text(f"a: {SECRET!r}\n")
+    (tmp_path / "above.yaml").write_text(f"a: {NOT_OURS!r}\n")
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "beside.yaml").write_text("a: 1\n")
     spec = tmp_path / "own" / "x.yaml"

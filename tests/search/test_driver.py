@@ -348,3 +348,11 @@ def test_the_ledger_is_append_only(tmp_path: Path) -> None:
     with pytest.raises(sqlite3.DatabaseError, match="append-only"):
         db.execute("DELETE FROM evidence")
     db.close()
+
+
+def test_every_round_proposes_afresh_and_does_not_fall_back_on_a_list(tmp_path: Path) -> None:
+    run(tmp_path, trials=16, budgets={})
+    ledger = Ledger(tmp_path / FILE_NAME, writable=False)
+    proposers = Counter(trial.document["proposer"] for trial in ledger.trials())
+    ledger.close()
+    assert set(proposers) == {"baseline", "random"}

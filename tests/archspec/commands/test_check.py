@@ -144,7 +144,8 @@ def test_an_empty_choice(run: Run, file: Path) -> None:
 def test_a_study_is_checked_with_its_space(run: Run, file: Path, tmp_path: Path) -> None:
     study = tmp_path / "study.yaml"
     study.write_text(
-        "archspec: 1\nstudy: s\nspace: x.yaml\ntasks: [{kind: copy, n_max: 8}]\nobjectives: {score: maximize}\n"
+        "archspec: 1\nstudy: s\nspace: x.yaml\ntasks: [{kind: copy, n_max: 8}]\n"
+        "objectives: {score: maximize}\n"
     )
     file.write_text(SPEC.replace("n_heads: 4", "n_heads: {choice: [1, 2]}"))
     assert run("check", str(study)).code == 0

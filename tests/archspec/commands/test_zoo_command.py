@@ -41,13 +41,14 @@ class Half(Mixer):
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    folder = tmp_path / "half_package" / "token_mixers"
+    """A folder for mixers in a package of its own: a package that was loaded once is remembered."""
+    folder = tmp_path / f"half_package_{tmp_path.name}" / "token_mixers"
     folder.mkdir(parents=True)
     (folder.parent / "__init__.py").touch()
     (folder / "__init__.py").touch()
     monkeypatch.syspath_prepend(str(tmp_path))
     yield folder
-    for name in [name for name in sys.modules if name.startswith("half_package")]:
+    for name in [name for name in sys.modules if name.startswith(folder.parent.name)]:
         del sys.modules[name]
 
 
@@ -71,9 +72,9 @@ def test_every_component_is_listed_with_the_stable_keys(run: Run) -> None:
 
 def test_a_plug_in_is_listed_and_checked(run: Run, package: Path) -> None:
     (package / "half_test.py").write_text(PLUGIN.replace("PARAMS", "0"))
-    rows = json.loads(run("zoo", "--json", "--plugin", "half_package").out)
+    rows = json.loads(run("zoo", "--json", "--plugin", package.parent.name).out)
     assert "half_test" in {row["kind"] for row in rows}
-    ran = run("zoo", "check", "half_package", "--json")
+    ran = run("zoo", "check", package.parent.name, "--json")
     document = json.loads(ran.out)
     failing = {failure["check"] for failure in document["failures"]}
     assert "parameters" not in failing
@@ -82,7 +83,7 @@ def test_a_plug_in_is_listed_and_checked(run: Run, package: Path) -> None:
 
 def test_a_plug_in_that_breaks_the_contract_fails_with_the_check_s_name(run: Run, package: Path) -> None:
     (package / "half_test.py").write_text(PLUGIN.replace("PARAMS", "1"))
-    ran = run("zoo", "check", "half_package")
+    ran = run("zoo", "check", package.parent.name)
     assert ran.code == 1
     assert "parameters: " in ran.out
     assert "fail  token_mixer-half_test" in ran.out
