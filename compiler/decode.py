@@ -115,6 +115,7 @@ def decode_obstacles(graph: Graph) -> Iterator[Problem]:
         seen.add(alike)
         if op.kind == "group" and op.stream is not None and op.stream.name == "tokens":
             yield spec.problem(op.origin, f"{name}: FIT blocks do not decode yet")
-        elif op.kind in ("token_mixer", "channel_mixer", "stem", "head") and op.config is not None:
-            if op.config.capabilities().decode == "none":
-                yield spec.problem(op.origin, f"{name}: '{op.config.kind}' has decode: none")
+        if op.kind not in ("token_mixer", "channel_mixer", "stem", "head") or op.config is None:
+            continue
+        if op.config.capabilities().decode == "none":
+            yield spec.problem(op.origin, f"{name}: '{op.config.kind}' has decode: none")
