@@ -81,7 +81,8 @@ class _Surveyor:
         self.check = check
         self.found = found
         self.shown_valid: set[tuple[str, str]] = set()  # genes with an option as text
-        self.reasons: dict[tuple[str, str], SpecError] = {}
+        self.reasons: dict[tuple[str, str], Problem] = {}
+        self.places = {(hole.gene, repr(value)): _places(hole, value) for hole, value in _options(space)}
 
     def attempt(self, genes: dict[str, Any], *, counted: bool = True) -> bool:
         active = [(gene, repr(genes[gene])) for gene in self.space.active(genes)]
@@ -90,8 +91,7 @@ class _Surveyor:
             self.check(spec)
         except SpecError as error:
             for option in active:
-                if option not in self.reasons or self._is_about(error, option):
-                    self.reasons[option] = error
+                self._blame(option, error)
             self.found.n_tried += counted
             return False
         self.shown_valid.update(active)
@@ -101,18 +101,14 @@ class _Surveyor:
             self.found.hashes.add(spec_hash(spec))
         return True
 
-    def _is_about(self, error: SpecError, option: tuple[str, str]) -> bool:
-        """Whether the error stands inside what the option stands for."""
-        hole = self.space.by_gene[option[0]]
-        branch = next(
-            (b for o, b in zip(hole.options, hole.branches, strict=True) if repr(o) == option[1]), None
-        )
-        if branch is None:
-            return False
-        places = [place for _, node in walk(branch) for place in (node.place, *node.keys.values())]
-        return any(
-            (p.file, p.line, p.column) == (q.file, q.line, q.column) for p in error.problems for q in places
-        )
+    def _blame(self, option: tuple[str, str], error: SpecError) -> None:
+        """Remember one reason against an option, by preference one that stands inside what it stands for."""
+        places = self.places.get(option, frozenset())
+        for problem in error.problems:
+            if (problem.file, problem.line, problem.column) in places:
+                self.reasons[option] = problem
+                return
+        self.reasons.setdefault(option, error.problems[0])
 
     def settle_options(self, rng: random.Random) -> None:
         """Every option that no filling has shown valid is tried again on purpose, then reported."""
@@ -132,7 +128,7 @@ class _Surveyor:
                 refused.add(option)
                 self.found.problems.append(self._refusal(hole, value, self.reasons.get(option)))
 
-    def _refusal(self, hole: Hole, value: Any, reason: SpecError | None) -> Problem:
+    def _refusal(self, hole: Hole, value: Any, reason: Problem | None) -> Problem:
         node = hole.branch(value)
         place = node.place if node is not None else hole.place
         effort = "no filling" if self.found.tried_all else f"none of {_DIRECTED} fillings"
@@ -150,3 +146,11 @@ def _options(space: Space) -> Iterator[tuple[Hole, Any]]:
         ends = (hole.low, hole.high) if hole.low != hole.high else (hole.low,)
         for value in hole.options or ends:
             yield hole, value
+
+
+def _places(hole: Hole, value: Any) -> frozenset[tuple[str, int, int]]:
+    """Where an option and everything in it stands."""
+    branch = hole.branch(value)
+    nodes = [node for _, node in walk(branch)] if branch is not None else []
+    places = [place for node in nodes for place in (node.place, *node.keys.values())]
+    return frozenset((place.file, place.line, place.column) for place in places)
