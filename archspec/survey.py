@@ -134,9 +134,7 @@ class _Surveyor:
         effort = "no filling" if self.found.tried_all else f"none of {_DIRECTED} fillings"
         hint = None
         if reason is not None:
-            here = (p for p in reason.problems if p.path.startswith(hole.gene))
-            cause = next(here, reason.problems[0])
-            hint = f"for one, {cause.path}: {cause.message}" if cause.path else f"for one, {cause.message}"
+            hint = f"for one, {reason.path + ': ' if reason.path else ''}{reason.message}"
         return Problem.at(place, f"{effort} with {shown(value)} here is valid", path=hole.gene, hint=hint)
 
 
