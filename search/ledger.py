@@ -258,7 +258,7 @@ class Ledger:
         for table in ("runs", "asked", "trials", "refusals", "evidence", "deaths", "meta"):
             for verb in ("UPDATE", "DELETE"):
                 script += (
-                    f"CREATE TRIGGER {table}_{verb} BEFORE {verb} ON {table} WHEN 0 "
+                    f"CREATE TRIGGER {table}_{verb} BEFORE {verb} ON {table} "
                     "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;\n"
                 )
         self._db.executescript(script + f"PRAGMA user_version={VERSION}; COMMIT;")
