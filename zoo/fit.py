@@ -41,8 +41,13 @@ class Latents(Component):
 
     def forward(self, x: Tensor) -> Tensor:
         """The ungrouped tokens (B, L, .) -> (B, t m, D)."""
-        n_groups = -(-x.shape[1] // self.length)
-        return self.weight[: n_groups * self.n_latents].expand(x.shape[0], -1, -1)
+        n_latents = -(-x.shape[1] // self.length) * self.n_latents
+        if n_latents > self.weight.shape[0]:
+            longest = self.weight.shape[0] // self.n_latents * self.length
+            raise ValueError(
+                f"length {x.shape[1]} is past the {longest} positions that this block has latents for"
+            )
+        return self.weight[:n_latents].expand(x.shape[0], -1, -1)
 
     def param_hints(self) -> dict[str, ParamHint]:
         return {"weight": ParamHint(no_weight_decay=True)}

@@ -164,15 +164,32 @@ def test_trailing_global_layers_leave_the_logits_alone(make_spec: SpecMaker) -> 
     assert torch.equal(with_(IDS), without(IDS))
 
 
-def test_recurrent_mixers_stand_on_both_streams(make_spec: SpecMaker) -> None:
-    """A causal recurrence over latents goes by token, which the shift makes legal."""
-    mixer = "{kind: mamba2, d_head: 4, d_state: 8}"
-    model = compile_spec(
-        make_spec(
-            FIT, f"layers[0].fit.local.token_mixer={mixer}", f"layers[0].fit.global.token_mixer={mixer}"
-        )
-    )
-    assert model(IDS).isfinite().all()
+def test_an_input_longer_than_the_block_has_latents_for_says_so(make_spec: SpecMaker) -> None:
+    model = compiled(make_spec(FIT))
+    with pytest.raises(ValueError, match="length 25 is past the 24 positions"):
+        model(torch.zeros(1, 25, dtype=torch.long))
+
+
+MIXERS = {
+    "mamba2": "{kind: mamba2, d_head: 4, d_state: 8}",
+    "hydra": "{kind: hydra, d_head: 4, d_state: 8}",
+    "combiner": "{kind: combiner, n_heads: 2, span: 3}",
+    "routing": "{kind: routing, n_heads: 2, n_clusters: 2, cluster_window: 2, window: 2}",
+    "pool": "pool",
+    "window": "{kind: attention, n_heads: 2, window: 3}",
+}
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+@pytest.mark.parametrize("length", [7, 13])
+def test_any_mixer_stands_on_both_streams(make_spec: SpecMaker, mixer: str, length: int) -> None:
+    """Causal ones pass the gate (a recurrence over latents goes by token); all keep padding out."""
+    both = [f"layers[0].fit.{stream}.token_mixer={MIXERS[mixer]}" for stream in ("local", "global")]
+    if mixer != "hydra":
+        compile_spec(make_spec(FIT, *both))
+    model = compiled(make_spec(FIT, "causal=false", *both))
+    mask = torch.arange(24) < torch.tensor([[length], [24]])
+    torch.testing.assert_close(model(IDS, mask)[0, :length], model(IDS[:, :length])[0], rtol=0, atol=1e-10)
 
 
 def test_parameters_are_those_of_the_formula(make_spec: SpecMaker) -> None:

@@ -15,6 +15,8 @@ import compiler
 from archspec import SpecError
 from archspec.spec import ModelSpec
 from compiler import CompiledModel, compile_spec
+from zoo import load_zoo
+from zoo.checks import Case, all_cases
 
 SpecMaker = Callable[..., ModelSpec]
 
@@ -191,3 +193,11 @@ def test_a_spec_of_another_size_is_refused_before_it_is_allocated(folder: Path) 
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(SpecError, match="has shape"):
         compiler.load(folder)
+
+
+@pytest.mark.parametrize("case", [*all_cases(load_zoo())], ids=lambda case: case.id)
+def test_components_take_shape_without_memory(case: Case) -> None:
+    """What ``load`` compares weight files with: on the meta device, the names and shapes of the real thing."""
+    with torch.device("meta"):
+        shapes = {name: tensor.shape for name, tensor in case.build().state_dict().items()}
+    assert shapes == {name: tensor.shape for name, tensor in case.build().state_dict().items()}
