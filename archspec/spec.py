@@ -6,6 +6,7 @@ it; the compiler's ``expand`` unrolls them.
 
 from __future__ import annotations
 
+import html
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -255,6 +256,14 @@ class ModelSpec(Closed):
         copy = self.model_copy()
         copy._written = _Written(source)
         return copy
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the spec as YAML."""
+        from archspec.dump import dump_spec
+        from archspec.strip import strip
+
+        text = dump_spec(self, comment=strip(self)).split("\n", 1)[1]  # without the editor's modeline
+        return f"<pre>{html.escape(text)}</pre>"
 
     def problem(self, path: Path, message: str, hint: str | None = None) -> Problem:
         """A problem at ``path``; a spec that was built in Python has no place in a text."""

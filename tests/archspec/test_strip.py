@@ -32,3 +32,14 @@ def test_strip(layers: str, text: str, components: Components) -> None:
         f"stem: embedding, head: lm, layers: {layers}}}"
     )
     assert strip(validate(ModelSpec, source, components)) == text
+
+
+def test_a_notebook_shows_yaml_and_no_markup_of_the_spec(components: Components) -> None:
+    source = parse_source(
+        "{archspec: 1, description: '<script>', input: {kind: tokens, vocab_size: 8, seq_len: 8}, causal: true, "
+        "d_model: 8, stem: embedding, head: lm, layers: [{token_mixer: mamba2}]}"
+    )
+    shown = validate(ModelSpec, source, components)._repr_html_()
+    assert shown.startswith("<pre># mamba2\narchspec: 1\n")
+    assert "&lt;script&gt;" in shown
+    assert "<script>" not in shown
