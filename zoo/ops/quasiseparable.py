@@ -70,12 +70,14 @@ class _Half(NamedTuple):
     @classmethod
     def of(cls, way: OneWay, n: int, size: int, *, reverse: bool) -> _Half:
         log_decay, dt, b, c = (in_chunks(t, n, size).transpose(2, 3) for t in way)
-        total = log_decay.cumsum(-1)
-        whole = total[..., -1:]
         if reverse:
-            total = whole - total + log_decay
+            total = log_decay.flip(-1).cumsum(-1).flip(-1)
+            row, whole = F.pad(total[..., 1:], (0, 1)), total[..., :1]
+        else:
+            total = log_decay.cumsum(-1)
+            row, whole = F.pad(total[..., :-1], (1, 0)), total[..., -1:]
         log_dt = dt.clamp(min=torch.finfo(dt.dtype).tiny).log()
-        return cls(total - log_decay, total - log_dt, whole, b, c)
+        return cls(row, total - log_dt, whole, b, c)
 
 
 def dense_quasiseparable(ahead: OneWay, back: OneWay) -> Tensor:
