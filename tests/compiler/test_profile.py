@@ -73,6 +73,8 @@ def test_rows_add_up_to_the_whole(make_spec: SpecMaker) -> None:
 
 def test_decoding_is_one_token_after_all_others(make_spec: SpecMaker) -> None:
     spec = make_spec(ATTENTION)
+    alone = compiler.profile(spec, seq_len=1).flops
+    assert alone["decode"] == alone["prefill"]
     flops = [compiler.profile(spec, seq_len=n).flops["decode"] for n in (1, 2, 24)]
     keys = 2 * 2 * 16  # multiply-adds with one more key and value of width 16, each 2 FLOPs
     assert [f - flops[0] for f in flops if f and flops[0]] == [0, keys, 23 * keys]
