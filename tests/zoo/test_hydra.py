@@ -60,6 +60,17 @@ def test_padding_does_not_enter_the_scan(config: Config, side: str) -> None:
     torch.testing.assert_close(mixer.reference(padded, mask)[:, keep], mixer(x), rtol=1e-10, atol=1e-10)
 
 
+def test_a_hole_takes_no_time() -> None:
+    """dt is 0 at padding: tokens that do not touch a hole come out as if it were cut out."""
+    mixer, x = build(Config(d_state=6, d_head=4, d_conv=1, chunk_size=8)), tokens(20)
+    mask = torch.ones(2, 20, dtype=torch.bool)
+    mask[:, 9:12] = False
+    cut = mixer(x[:, mask[0]])
+    got = mixer(x, mask)[:, mask[0]]
+    away = [t for t in range(17) if t not in (8, 9)]
+    torch.testing.assert_close(got[:, away], cut[:, away], rtol=1e-10, atol=1e-10)
+
+
 @EACH
 @pytest.mark.parametrize("length", [1, 16, 33, 100])
 def test_cost_counts_what_runs(config: Config, length: int) -> None:
