@@ -356,3 +356,11 @@ def test_every_round_proposes_afresh_and_does_not_fall_back_on_a_list(tmp_path: 
     proposers = Counter(trial.document["proposer"] for trial in ledger.trials())
     ledger.close()
     assert set(proposers) == {"baseline", "random"}
+
+
+def test_a_slow_baseline_is_trained_all_the_same(tmp_path: Path) -> None:
+    result = run(tmp_path, trials=4, budgets={"latency_ms": "<= 3"})
+    (baseline,) = result.baselines
+    assert baseline.status == "done"
+    assert baseline.violations == ("latency_ms 4 ms is not <= 3",)
+    assert set(baseline.scores) == {"copy", "parity"}
