@@ -118,8 +118,7 @@ class _Surveyor:
             if option in self.shown_valid:
                 continue
             if any((gene, repr(label)) in refused for gene, label in hole.requires):
-                refused.add(option)  # the branch around it is reported already
-                continue
+                continue  # the branch around it is reported already
             wanted = {**dict(hole.requires), hole.gene: value}
             tries = 0 if self.found.tried_all else _DIRECTED
             if not any(

@@ -139,6 +139,12 @@ def test_genes_that_do_not_belong(genes: dict[str, Any], message: str) -> None:
         space().fill(GENES | genes)
 
 
+@pytest.mark.parametrize("value", [True, 1.0, "1"])
+def test_an_option_is_itself_and_nothing_that_equals_it(value: Any) -> None:
+    with pytest.raises(SpecError, match="is no value of this hole"):
+        space("a: {choice: [1, 2]}").fill({"a": value})
+
+
 def test_a_missing_gene_is_named() -> None:
     with pytest.raises(SpecError) as caught:
         space().fill({})
