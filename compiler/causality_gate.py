@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -24,6 +25,7 @@ from zoo.contract import Component, Norm
 LONGEST = 513
 LARGEST_WHOLE_MODEL = 50_000_000  # parameters
 _LAYER_WORK, _MODEL_WORK = 1e11, 3e11  # FLOPs that the test of a layer and of the model may take, about
+_SMALL = 20_000_000  # parameters, up to which one thread does
 _RUNS = 40  # forward passes of one test
 _TESTED: tuple[OpKind, ...] = ("token_mixer", "channel_mixer", "norm")
 
@@ -66,14 +68,15 @@ def _layer_leak(cls: type[Component], config: ComponentConfig, site: Site) -> Le
 
 
 def _leak(layer: nn.Module, sample: Sampler, lengths: tuple[int, ...], *, block: int = 1) -> Leak | None:
-    leak = causality_leak(layer, sample, lengths=lengths, seeds=(0,), block=block)
-    if leak is not None and leak.what == "not finite":  # weights that no initialisation would draw
-        return causality_leak(layer, sample, lengths=lengths, seeds=(0,), weights="own", block=block)
+    with _fitting_threads(layer):
+        leak = causality_leak(layer, sample, lengths=lengths, seeds=(0,), block=block)
+        if leak is not None and leak.what == "not finite":  # weights that no initialisation would draw
+            return causality_leak(layer, sample, lengths=lengths, seeds=(0,), weights="own", block=block)
     return leak
 
 
 def _whole_model_leak(graph: Graph, module: fx.GraphModule, weights: Literal["random", "own"]) -> Leak | None:
-    if sum(p.numel() for p in module.parameters()) > LARGEST_WHOLE_MODEL:
+    if _size(module) > LARGEST_WHOLE_MODEL:
         return None
     spec = spec_of(graph)
     stem: Op = graph.nodes["stem"]["op"]
@@ -83,9 +86,10 @@ def _whole_model_leak(graph: Graph, module: fx.GraphModule, weights: Literal["ra
     sample = sample or vectors(spec.d_model)
     longest = _affordable(trunk, max(_reaches(graph)), work=_MODEL_WORK)
     lengths = tuple(sorted({min(7, longest), longest}))
-    if weights == "own":
+    if weights == "random":
+        return _leak(trunk, sample, lengths)
+    with _fitting_threads(trunk):
         return causality_leak(trunk, sample, lengths=lengths, seeds=(1,), weights="own")
-    return _leak(trunk, sample, lengths)
 
 
 def _raw_inputs(input: Input) -> Sampler | None:
@@ -133,8 +137,22 @@ def _reach(config: ComponentConfig, site: Site) -> int:
 
 
 def _affordable(module: nn.Module, length: int, *, work: float) -> int:
-    n_params = max(1, sum(p.numel() for p in module.parameters()))
-    return min(length, max(8, int(work / (4 * _RUNS * n_params))))
+    return min(length, max(8, int(work / (4 * _RUNS * max(1, _size(module))))))
+
+
+@contextmanager
+def _fitting_threads(module: nn.Module) -> Iterator[None]:
+    """One thread for small modules: more gain nothing, and on a busy machine they wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if _size(module) < _SMALL else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _size(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
 
 
 def _lengths(longest: int, config: ComponentConfig) -> tuple[int, ...]:

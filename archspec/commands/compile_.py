@@ -35,6 +35,7 @@ def compile_(
 ) -> None:
     """Compile a spec, test the causality it promises, write graph, code and weights; or print the code."""
     from compiler import PASSES, compile_spec, resolve
+    from compiler.causality_gate import LARGEST_WHOLE_MODEL
     from compiler.render import as_text
     from zoo import load_zoo
 
@@ -57,7 +58,8 @@ def compile_(
     if out is not None:
         model.save(out)
         n_params = sum(p.numel() for p in model.parameters())
-        causality = ", causality tested by perturbation" if model.spec.causal else ""
+        tested = "causality" if n_params <= LARGEST_WHOLE_MODEL else "causality of every layer"
+        causality = f", {tested} tested by perturbation" if model.spec.causal else ""
         Console(stderr=True, highlight=False).print(
             f"{model.hash[:12]}: {n_params:,} parameters{causality}", markup=False
         )

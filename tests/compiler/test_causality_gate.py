@@ -172,6 +172,28 @@ def test_the_whole_model_is_tested_beyond_the_second_group(make_spec: SpecMaker)
     )
 
 
+def test_small_tests_take_one_thread_and_give_the_others_back(
+    make_spec: SpecMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+    original = causality_gate.causality_leak
+
+    def counting(*args: object, **kwargs: object) -> object:
+        threads.append(torch.get_num_threads())
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(causality_gate, "causality_leak", counting)
+    causality_gate._layer_leak.cache_clear()
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        compile_spec(make_spec("- {token_mixer: pool}"))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert set(threads) == {1}
+
+
 def test_lengths_reach_past_the_blocks_that_a_configuration_names() -> None:
     site = Site(16, 1024, causal=True)
     assert causality_gate._reach(Leaky.Config(reach=200), site) == 201
