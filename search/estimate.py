@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 
-from archspec.errors import SpecError
+from archspec import ModelSpec, SpecError
 from archspec.source import parse_source
 from compiler import resolve
 from search.evaluate import Candidate
 from search.gates import Survey, counts, describe
 from search.ledger import FILE_NAME, Ledger, Trial
 from search.load import LoadedStudy
+from search.tasks.contract import TaskConfig
 from search.train import train
 
 _N_STEPS = 12  # of one candidate on each task
@@ -69,34 +70,42 @@ def _finished(out: Path) -> list[Trial]:
 def _timed(
     loaded: LoadedStudy, candidate: Candidate | None, *, n_workers: int, device: str
 ) -> tuple[float, str]:
-    """Seconds of one candidate's trainings, from the first steps of each task."""
+    """Seconds of one candidate's trainings, from a few steps and one validation on each task."""
     if candidate is None:
         raise loaded.error(("budgets",), "no sampled candidate is within the budgets, so none can be timed")
     spec = resolve(parse_source(candidate.payload["spec"]), loaded.zoo)
-    recipe = loaded.recipe
-    total = 0.0
+    recipe, total = loaded.recipe, 0.0
+    n_steps = min(_N_STEPS, recipe.steps)
     before = torch.get_num_threads()
     torch.set_num_threads(max(1, before // n_workers))
     try:
         for config in loaded.task_configs:
-            n = min(_N_STEPS, recipe.steps)
-            first = recipe.model_copy(update={"learning_rates": recipe.learning_rates[:1]})
-            result = train(
-                spec,
-                config,
-                first,
-                device=device,
-                until_step=n,
-                gate=False,
-                zoo=loaded.zoo,
-                tasks=loaded.tasks,
-            )
-            if result.steps == 0:
-                raise SpecError(f"a candidate cannot be trained: {result.reason}")
-            total += result.seconds / result.steps * recipe.steps * len(recipe.learning_rates)
+            short, long = (_seconds(loaded, spec, config, n, device) for n in (1, n_steps))
+            step = max(0.0, long - short) / max(1, n_steps - 1)
+            validation = max(0.0, short - step)  # and what every start costs
+            total += step * recipe.steps + validation * min(recipe.curve_points, recipe.steps)
     finally:
         torch.set_num_threads(before)
-    return total * loaded.study.seeds, f"measured on {_N_STEPS} steps of one candidate on each task"
+    how = f"measured on {n_steps} steps of one candidate on each task"
+    return total * len(recipe.learning_rates) * loaded.study.seeds, how
+
+
+def _seconds(loaded: LoadedStudy, spec: ModelSpec, config: TaskConfig, n_steps: int, device: str) -> float:
+    """The beginning of a training: ``n_steps`` steps and one validation."""
+    recipe = loaded.recipe.model_copy(update={"learning_rates": loaded.recipe.learning_rates[:1]})
+    result = train(
+        spec,
+        config,
+        recipe,
+        device=device,
+        until_step=n_steps,
+        gate=False,
+        zoo=loaded.zoo,
+        tasks=loaded.tasks,
+    )
+    if result.status != "ok":
+        raise SpecError(f"a candidate cannot be trained: {result.status}: {result.reason}")
+    return result.seconds
 
 
 def _spoken(seconds: float) -> str:

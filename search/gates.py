@@ -16,7 +16,7 @@ from search.evaluate import Candidate, Evaluator, Unfit, violations
 from search.genome import Genes
 
 Locate = Callable[[tuple[str | int, ...], str, str | None], SpecError]
-_N_ENUMERATED = 2_000
+_N_ENUMERATED = 1_000
 _N_SAMPLED = 256
 _N_DESCENTS = 4
 
@@ -34,7 +34,7 @@ class Survey:
     refused: Mapping[str, int]  # reason code -> distinct candidates (or fillings that make none)
     reasons: Mapping[str, str]  # reason code -> one reason in words
     least: Mapping[str, float]  # closed-form budget -> the best value that any candidate has
-    example: Candidate | None  # a feasible one
+    example: Candidate | None  # a typical one among the feasible
 
 
 def refusal(candidate: Candidate, budgets: Mapping[str, Budget]) -> tuple[str, str] | None:
@@ -93,8 +93,14 @@ def survey(evaluator: Evaluator, budgets: Mapping[str, Budget], *, seed: int, lo
         refused=dict(unfit),
         reasons=reasons,
         least=least,
-        example=feasible[0] if feasible else None,
+        example=_typical(feasible),
     )
+
+
+def _typical(candidates: list[Candidate]) -> Candidate | None:
+    """The one in the middle by FLOPs, where they are known."""
+    ordered = sorted(candidates, key=lambda candidate: candidate.costs.get("flops", 0.0))
+    return ordered[len(ordered) // 2] if ordered else None
 
 
 def _broken(budgets: Mapping[str, Budget], name: str, value: float) -> bool:
