@@ -364,3 +364,32 @@ def test_a_slow_baseline_is_trained_all_the_same(tmp_path: Path) -> None:
     assert baseline.status == "done"
     assert baseline.violations == ("latency_ms 4 ms is not <= 3",)
     assert set(baseline.scores) == {"copy", "parity"}
+
+
+class _Endless(TableEvaluator):
+    """The same space as one that cannot be counted."""
+
+    def size(self) -> tuple[float, bool]:
+        return float("inf"), True
+
+    def enumerate(self) -> Any:
+        raise AssertionError("a space without end is never enumerated")
+
+
+def test_a_space_without_end_is_sampled(tmp_path: Path) -> None:
+    result = search(
+        make_study(trials=30), _Endless(), tmp_path, make_executor=lambda folder: InlineExecutor()
+    )
+    assert len(result.trained) == 31
+    assert result.space_size == (None, True)
+
+
+def test_an_endless_space_that_has_nothing_new_left_ends_the_search(tmp_path: Path) -> None:
+    result = search(
+        make_study(trials=1_000, budgets={"params": "<= 100"}),
+        _Endless(),
+        tmp_path,
+        make_executor=lambda folder: InlineExecutor(),
+    )
+    assert result.stopped == "no candidate is left that is new and within the budgets"
+    assert all(row.costs["params"] <= 100 for row in result.trained if row.baseline is None)
