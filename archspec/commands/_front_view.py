@@ -25,17 +25,17 @@ def front_table(result: SearchResult, *, most: int | None = None) -> Table:
     beside = [name for name in ("params",) if name not in names]
     tested = any(row.test_scores for row in result.trained)
     table.add_column("trial", justify="right")
-    table.add_column("layers", overflow="fold", min_width=24)
-    for name in (*names, *labels, *beside, *(["test"] if tested else [])):
+    table.add_column("layers", overflow="fold", min_width=18)
+    for name in (*names, *labels, *(["test"] if tested else []), *beside):
         table.add_column(Text(name), justify="right", no_wrap=True, overflow="ellipsis")
     table.add_column("", no_wrap=True)
     shown = result.front[:most]
     for row in (*shown, *(row for row in result.baselines if row.status == "done" and not row.on_front)):
         cells = [show(name, row.objectives[name]) for name in names]
         cells += [f"{row.scores[label]:.3f}" if label in row.scores else "" for label in labels]
-        cells += [show(name, row.costs[name]) if name in row.costs else "" for name in beside]
         if tested:
             cells.append(_tested(row, result))
+        cells += [show(name, row.costs[name]) if name in row.costs else "" for name in beside]
         style = "bold" if row.on_front else "dim"
         table.add_row(str(row.trial), Text(layers(row)), *cells, Text(row.baseline or ""), style=style)
     if n > len(shown):
