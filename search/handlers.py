@@ -52,12 +52,22 @@ def train_job(payload: Mapping[str, Any], *, zoo: Zoo, tasks: Tasks) -> dict[str
         tasks=tasks,
     )
     shutil.rmtree(directory / "checkpoints", ignore_errors=True)
+    return training_document(result)
+
+
+def training_document(result: TrainResult) -> dict[str, Any]:
+    """What the ledger keeps of a training; figures that are no numbers make it a diverged one."""
+    status, reason, loss = result.status, result.reason, _loss(result)
+    figures = (result.score, loss, result.area, *result.metrics.values())
+    if not all(map(math.isfinite, figures)):
+        status, reason = ("diverged", "a figure is not finite") if status == "ok" else (status, reason)
+        return {"status": status, "reason": reason, "seconds": result.seconds}
     return {
-        "status": result.status,
-        "reason": result.reason,
+        "status": status,
+        "reason": reason,
         "score": result.score,
-        "loss": _loss(result),
-        "metrics": {**_finite(result.metrics), "area": result.area, "steps": result.steps},
+        "loss": loss,
+        "metrics": {**result.metrics, "area": result.area, "steps": result.steps},
         "learning_rate": result.learning_rate,
         "seconds": result.seconds,
         "cpu_seconds": result.cpu_seconds,
@@ -104,7 +114,7 @@ def final_job(payload: Mapping[str, Any], *, zoo: Zoo, tasks: Tasks) -> dict[str
         precision=recipe.precision,
     )
     causality, reason = _causality(model)
-    values = _finite(task.values(metrics))
+    values = task.values(metrics)
     return {"score": task.score(metrics), "metrics": values, "causality": causality, "reason": reason}
 
 
@@ -127,11 +137,6 @@ def _loss(result: TrainResult) -> float:
     if "bits_per_byte" in result.metrics:
         return result.metrics["bits_per_byte"] * math.log(2)
     return result.curve[-1].loss if result.curve else 0.0
-
-
-def _finite(values: Mapping[str, float]) -> dict[str, float]:
-    """What can be written as JSON."""
-    return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
 @contextmanager

@@ -161,5 +161,8 @@ def ssd_macs_needed(
 
 def step_size_bias(n_heads: int, low: float = 1e-3, high: float = 1e-1) -> Tensor:
     """(H,): the dt_bias for which softplus gives step sizes drawn log-uniformly from [low, high]."""
-    dt = torch.exp(torch.empty(n_heads).uniform_(math.log(low), math.log(high)))
-    return dt + torch.log(-torch.expm1(-dt))  # softplus inverted
+    return inverse_softplus(torch.exp(torch.empty(n_heads).uniform_(math.log(low), math.log(high))))
+
+
+def inverse_softplus(y: Tensor) -> Tensor:
+    return y + torch.log(-torch.expm1(-y))

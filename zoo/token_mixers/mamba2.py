@@ -2,8 +2,11 @@
 
 z, x, B, C, dt = W_in u; x, B, C = silu(conv(x, B, C)); dt = softplus(dt + dt_bias); a = exp(-dt exp(A_log));
 S_t = a_t S_{t-1} + B_t (dt_t x_t)^T; y_t = S_t^T C_t + D x_t; out = W_out norm(y silu(z)): the gate comes
-before the norm. With ``negative_eigenvalues`` the decay is 2 a - 1, in (-1, 1): a short step keeps the state,
-a long one turns its sign, and parity becomes learnable. ``D_skip`` is the paper's D.
+before the norm. ``D_skip`` is the paper's D.
+
+With ``negative_eigenvalues`` the decay is 2 a - 1, in (-1, 1): a short step keeps the state, a long one turns
+its sign, and parity becomes learnable. Decays then begin uniform over (-1, 1) instead of close to 1, and step
+sizes depend more on the token: with the usual initialisation many seeds do not find the sign.
 
 Shapes: B batch, L length, D d_model, I = expand D inner width, P d_head, H = I / P heads, G n_groups,
 N d_state.
@@ -23,6 +26,7 @@ from zoo.contract import Mixer, ParamHint, State
 from zoo.ops.grouped_norm import grouped_rms_norm
 from zoo.ops.short_conv import last_inputs, short_conv, short_conv_step
 from zoo.ops.ssd import (
+    inverse_softplus,
     signed_decay,
     signed_ssd,
     ssd,
@@ -31,6 +35,8 @@ from zoo.ops.ssd import (
     ssd_step,
     step_size_bias,
 )
+
+SIGNED_DT_GAIN = 4.0  # how much larger than usual the weights of signed decays' step sizes begin
 
 
 class Mamba2(Mixer):
@@ -141,6 +147,11 @@ class Mamba2(Mixer):
         self.D_skip = nn.Parameter(torch.ones(self.n_heads))
         self.norm_weight = nn.Parameter(torch.ones(self.d_inner))
         self.out_proj = nn.Linear(self.d_inner, site.d_model, bias=config.bias)
+        if config.negative_eigenvalues:
+            with torch.no_grad():
+                exponent = -torch.empty(self.n_heads).uniform_(0.01, 0.99).log()  # dt times the decay rate
+                self.dt_bias.copy_(inverse_softplus(exponent / self.A_log.exp()))
+                self.in_proj.weight[-self.n_heads :] *= SIGNED_DT_GAIN
 
     def param_hints(self) -> dict[str, ParamHint]:
         names = ("A_log", "D_skip", "dt_bias", "conv_bias", "norm_weight")
