@@ -11,7 +11,7 @@ from archspec import CostContext, Site
 from compiler.cost.fvcore_check import count_macs
 from zoo.causality import causality_leak, sees_future, vectors
 from zoo.contract import MixerOutput
-from zoo.ops.routing import normalised
+from zoo.ops.router import normalised
 from zoo.token_mixers.attention import Attention
 from zoo.token_mixers.routing import Routing
 

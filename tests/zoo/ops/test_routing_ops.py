@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.causality import causality_leak, vectors
-from zoo.ops import routing, routing_dense
+from zoo.ops import router, routing, routing_dense
 from zoo.ops.shaw import Relative
+from zoo.ops.top_w import top_w_attention
 
 SIDES = pytest.mark.parametrize("causal", [True, False], ids=["causal", "bidirectional"])
 LENGTHS = pytest.mark.parametrize("length", [1, 2, 7, 31, 32, 33, 37, 63, 64, 65])  # blocks have 32 at least
@@ -47,8 +48,8 @@ def padding(kind: str, length: int) -> Tensor | None:
 
 
 def clusters_of(q: Tensor, n_clusters: int, mask: Tensor | None = None) -> Tensor:
-    scores = routing.router_scores(routing.normalised(q.detach()), centroids(n_clusters))
-    return routing.nearest(scores, mask)
+    scores = router.router_scores(router.normalised(q.detach()), centroids(n_clusters))
+    return router.nearest(scores, mask)
 
 
 def expect_equal(got: Tensor, want: Tensor, inputs: list[Tensor], keep: Tensor | None) -> None:
@@ -101,14 +102,14 @@ def test_windows_equal_the_definition(length: int, kind: str, causal: bool) -> N
 def test_top_w_equals_the_definition(length: int, kind: str, window: int) -> None:
     q, k, v = heads(length)
     mask = padding(kind, length)
-    scores = [routing.router_scores(routing.normalised(t.detach()), centroids(4)) for t in (q, k)]
+    scores = [router.router_scores(router.normalised(t.detach()), centroids(4)) for t in (q, k)]
     for relative in (None, tables(3)):
         for q_scores, k_scores, causal in ((*scores, False), (scores[0], scores[0], True)):
             got, want = (
-                ops.top_w_attention(
+                attend(
                     q, k, v, q_scores, k_scores, window=window, causal=causal, mask=mask, relative=relative
                 )
-                for ops in (routing, routing_dense)
+                for attend in (top_w_attention, routing_dense.top_w_attention)
             )
             expect_equal(got, want, [q, k, v, *(relative or ())], mask)
 
@@ -123,7 +124,7 @@ def test_strict_equals_bruteforce(length: int, causal: bool) -> None:
     for b in range(2):
         for h in range(2):
             chosen = [
-                int((routing.normalised(x) @ routing.normalised(mu[h]).T).argmax()) for x in q[b, h].unbind()
+                int((router.normalised(x) @ router.normalised(mu[h]).T).argmax()) for x in q[b, h].unbind()
             ]
             for i in range(length):
                 members = [j for j in range(length) if chosen[j] == chosen[i]]
@@ -141,8 +142,8 @@ def test_single_cluster_full(length: int, causal: bool) -> None:
     want = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
     got = routing.causal_routing(q, k, v, centroids(1), window=length, causal=causal)
     torch.testing.assert_close(got, want, **CLOSE)
-    scores = routing.router_scores(routing.normalised(q), centroids(1))
-    got = routing.top_w_attention(q, k, v, scores, scores, window=length, causal=causal)
+    scores = router.router_scores(router.normalised(q), centroids(1))
+    got = top_w_attention(q, k, v, scores, scores, window=length, causal=causal)
     torch.testing.assert_close(got, want, **CLOSE)
 
 
@@ -155,8 +156,8 @@ class TopW(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q = x.unflatten(-1, (2, 4)).transpose(1, 2)
-        scores = routing.router_scores(routing.normalised(q), self.centroids)
-        y = routing.top_w_attention(q, q, q, scores, scores, window=6, causal=True)
+        scores = router.router_scores(router.normalised(q), self.centroids)
+        y = top_w_attention(q, q, q, scores, scores, window=6, causal=True)
         return y.transpose(1, 2).flatten(2)
 
 
@@ -183,9 +184,9 @@ def test_leak_detected_for_top_w() -> None:
 def test_ranks_of_two_lists_are_refused() -> None:
     """Unshared queries and keys have two lists of members, whose ranks no causal mask can compare."""
     q, k, v = heads(9)
-    scores = [routing.router_scores(routing.normalised(t), centroids(2)) for t in (q, k)]
+    scores = [router.router_scores(router.normalised(t), centroids(2)) for t in (q, k)]
     with pytest.raises(AssertionError, match="one list"):
-        routing.top_w_attention(q, k, v, *scores, window=3, causal=True)
+        top_w_attention(q, k, v, *scores, window=3, causal=True)
 
 
 @SIDES
@@ -199,10 +200,10 @@ def test_empty_row_guard(kind: str, causal: bool) -> None:
         q, k, v, one_each, n_clusters=35, window=4, causal=causal, self_if_alone=True
     )
     torch.testing.assert_close(y, v, **CLOSE)
-    scores = routing.router_scores(routing.normalised(q), centroids(3))
+    scores = router.router_scores(router.normalised(q), centroids(3))
     for y in (
         routing.causal_routing(q, k, v, centroids(3), window=4, causal=causal, mask=mask),
-        routing.top_w_attention(q, k, v, scores, scores, window=4, causal=causal, mask=mask),
+        top_w_attention(q, k, v, scores, scores, window=4, causal=causal, mask=mask),
         routing.window_attention(q, k, v, window=4, causal=causal, mask=mask, relative=tables(2)),
     ):
         assert y.isfinite().all()
@@ -228,7 +229,7 @@ def picks(*rows: list[int], length: int = 4) -> Tensor:
 def test_unassigned_zero() -> None:
     q, k, v = heads(4)
     scores = picks([0, 1], [1, 2])
-    y = routing.top_w_attention(q, k, v, scores, scores, window=2)
+    y = top_w_attention(q, k, v, scores, scores, window=2)
     assert not y[:, :, 3].any()
     assert y[:, :, :3].all()
 
@@ -238,7 +239,7 @@ def test_multi_mean(damping: float) -> None:
     """A token of two clusters gets the mean of what it reads in each, damped in the official form."""
     q, k, v = (t.detach() for t in heads(4))
     scores = picks([0, 1], [1, 2])
-    y = routing.top_w_attention(q, k, v, scores, scores, window=2, damping=damping)
+    y = top_w_attention(q, k, v, scores, scores, window=2, damping=damping)
 
     def read(i: int, members: list[int]) -> Tensor:
         logits = torch.einsum("bhk,bhnk->bhn", q[:, :, i], k[:, :, members]) * 3**-0.5
@@ -251,7 +252,7 @@ def test_multi_mean(damping: float) -> None:
 def test_ties() -> None:
     """Of equally near centroids the first one counts; equal tokens keep their order inside a cluster."""
     scores = torch.tensor([[1.0, 1.0, 0.0], [0.0, 2.0, 2.0], [3.0, 3.0, 3.0]])[None, None]
-    assert routing.nearest(scores)[0, 0].tolist() == [0, 1, 0]
+    assert router.nearest(scores)[0, 0].tolist() == [0, 1, 0]
     cluster = torch.tensor([[[1, 0, 1, 0, 1], [0, 0, 2, 0, 2]]])
     order = routing.by_cluster(cluster, n_clusters=2)
     assert order.rows[0].tolist() == [1, 3, 0, 2, 4, 5, 6, 8, 7, 9]
@@ -268,12 +269,12 @@ def test_ties() -> None:
 def test_statistics_and_loss_equal_the_definition(kind: str) -> None:
     q = heads(23)[0]
     mask = padding(kind, 23)
-    x, cluster = routing.normalised(q), clusters_of(q, 4, mask)
-    got, want = (ops.cluster_statistics(x, cluster, n_clusters=4) for ops in (routing, routing_dense))
+    x, cluster = router.normalised(q), clusters_of(q, 4, mask)
+    got, want = (ops.cluster_statistics(x, cluster, n_clusters=4) for ops in (router, routing_dense))
     torch.testing.assert_close(got, want, **CLOSE)
     n_real = 46 if mask is None else int(mask.sum())
     assert got[..., -1].sum(1).tolist() == [n_real, n_real]
-    losses = [ops.commitment(x, cluster, centroids(4)) for ops in (routing, routing_dense)]
+    losses = [ops.commitment(x, cluster, centroids(4)) for ops in (router, routing_dense)]
     torch.testing.assert_close(*losses, **CLOSE)
     gradients = [torch.autograd.grad(loss, q, retain_graph=True)[0] for loss in losses]
     torch.testing.assert_close(*gradients, **CLOSE_GRADIENT)
@@ -282,10 +283,10 @@ def test_statistics_and_loss_equal_the_definition(kind: str) -> None:
 def test_router_is_in_fp32_under_autocast() -> None:
     q = heads(9)[0].detach().float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        x = routing.normalised(q.bfloat16())
-        scores = routing.router_scores(x, centroids(3))
+        x = router.normalised(q.bfloat16())
+        scores = router.router_scores(x, centroids(3))
     assert x.dtype == scores.dtype == torch.float32
-    torch.testing.assert_close(scores, routing.router_scores(x, centroids(3)), rtol=0, atol=0)
+    torch.testing.assert_close(scores, router.router_scores(x, centroids(3)), rtol=0, atol=0)
 
 
 def test_gradcheck() -> None:
