@@ -10,6 +10,7 @@ belongs to cluster C, which does not exist.
 from __future__ import annotations
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -40,6 +41,20 @@ def cluster_statistics(x: Tensor, cluster: Tensor, *, n_clusters: int) -> Tensor
         0, group_index(cluster, n_clusters), members
     )
     return sums.view(H, n_clusters + 1, K + 1)[:, :n_clusters]
+
+
+def moved(centroids: Tensor, statistics: Tensor, *, decay: float) -> Tensor:
+    """Centroids (H, C, K), sums and numbers (H, C, K + 1) -> centroids 1 - decay of the way to the means.
+
+    What nothing chose stays. Under ``torch.distributed`` the statistics of all processes are summed first,
+    so every process must ask, and every one gets the same.
+    """
+    if dist.is_available() and dist.is_initialized():
+        statistics = statistics.clone()
+        dist.all_reduce(statistics)
+    total, number = statistics[..., :-1], statistics[..., -1:]
+    means = (total / number.clamp(min=1)).to(centroids)
+    return torch.where(number > 0, centroids.lerp(means, 1 - decay), centroids)
 
 
 def commitment(x: Tensor, cluster: Tensor, centroids: Tensor) -> Tensor:

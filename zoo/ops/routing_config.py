@@ -12,6 +12,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from archspec import Capabilities, Cost, CostContext, MixerConfig, Site
 from archspec.components import spec_problem
 from zoo.ops.routing_pairs import Pairs, cluster_pairs, last_pairs, local_pairs, top_w_pairs
+from zoo.ops.strided import strided_pairs
 
 
 class RoutingConfig(MixerConfig):
@@ -20,15 +21,19 @@ class RoutingConfig(MixerConfig):
         "causal",
         description="causal: a token picks its cluster; top_w: a centroid picks its tokens (not causal)",
     )
-    n_heads: PositiveInt = Field(4, description="heads, routed and local")
+    n_heads: PositiveInt = Field(4, description="heads: routed, strided and local")
     n_routed_heads: NonNegativeInt | None = Field(
-        None, description="heads that attend inside clusters, the others locally; default half of n_heads"
+        None, description="heads that attend inside clusters; default half of n_heads"
+    )
+    n_strided_heads: NonNegativeInt = Field(
+        0, description="heads that read every `stride`-th token; those that remain attend locally"
     )
     d_head: PositiveInt | None = Field(None, description="width of a head; default d_model / n_heads")
     window: PositiveInt = Field(
         64,
         description="local heads read the last `window` tokens, own included; both ways |i - j| < window",
     )
+    stride: PositiveInt = Field(64, description="distance between the tokens that a strided head reads")
     n_clusters: PositiveInt = Field(8, description="centroids of each routed head")
     cluster_window: PositiveInt = Field(
         64,
@@ -48,6 +53,14 @@ class RoutingConfig(MixerConfig):
     commitment: float = Field(
         1e-4, ge=0, description="weight of the loss between vectors and their centroids"
     )
+    freeze_router: bool = Field(
+        False, description="centroids stay as they are in training too: clusters move with the queries alone"
+    )
+    allow_leaky: bool = Field(
+        False,
+        description="top_w with share_qk may stand in a causal model, where it leaks: the causality gate "
+        "refuses it all the same",
+    )
     compat: Literal["none", "official"] = Field(
         "none",
         description="official: routed queries and keys normalised and not scaled, 1 % damping of top_w "
@@ -56,8 +69,26 @@ class RoutingConfig(MixerConfig):
 
     @model_validator(mode="after")
     def _heads_sum(self) -> RoutingConfig:
-        if self.routed_heads > self.n_heads:
-            raise spec_problem(f"n_routed_heads {self.routed_heads} exceeds n_heads {self.n_heads}")
+        routed, strided, n_heads = self.routed_heads, self.n_strided_heads, self.n_heads
+        if routed > n_heads:
+            raise spec_problem(f"n_routed_heads {routed} exceeds n_heads {n_heads}")
+        if routed + strided > n_heads:
+            raise spec_problem(
+                f"n_routed_heads {routed} + n_strided_heads {strided} exceeds n_heads {n_heads}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _leak_is_the_published_one(self) -> RoutingConfig:
+        if self.allow_leaky and self.selection != "top_w":
+            raise spec_problem(
+                f"'allow_leaky' is true, but 'selection' is '{self.selection}': only 'top_w' leaks"
+            )
+        if self.allow_leaky and not self.share_qk:
+            raise spec_problem(
+                "'allow_leaky' needs 'share_qk: true': members of two lists have ranks that no causal mask "
+                "can compare"
+            )
         return self
 
     @property
@@ -66,12 +97,18 @@ class RoutingConfig(MixerConfig):
 
     @property
     def local_heads(self) -> int:
-        return self.n_heads - self.routed_heads
+        return self.n_heads - self.routed_heads - self.n_strided_heads
 
     @property
     def key_heads(self) -> int:
         """Heads with key weights: those of shared routed heads would never be read."""
-        return self.local_heads if self.share_qk and self.compat == "none" else self.n_heads
+        is_read = not self.share_qk or self.compat == "official"
+        return self.n_heads if is_read else self.n_heads - self.routed_heads
+
+    @property
+    def picks_from_future(self) -> bool:
+        """Whether later tokens have a say in what earlier ones read."""
+        return self.selection == "top_w" and self.routed_heads > 0
 
     def head_width(self, d_model: int) -> int:
         return self.d_head or d_model // self.n_heads
@@ -87,6 +124,15 @@ class RoutingConfig(MixerConfig):
         found = []
         if self.local_heads and self.window >= site.seq_len:
             found.append(f"window {self.window} >= seq_len {site.seq_len}: full attention in disguise")
+        if self.n_strided_heads and self.stride >= site.seq_len:
+            found.append(
+                f"stride {self.stride} >= seq_len {site.seq_len}: strided heads read their own token"
+            )
+        if site.causal and self.picks_from_future:
+            found.append(
+                "'top_w' leaks in a causal model: which earlier tokens are read depends on later ones; the "
+                "causality gate refuses it ('selection: causal' does not leak)"
+            )
         reached = self.n_clusters * self.cluster_window
         if self.routed_heads and not site.seq_len <= 4 * reached <= 16 * site.seq_len:
             found.append(
@@ -96,14 +142,14 @@ class RoutingConfig(MixerConfig):
         return found
 
     def capabilities(self) -> Capabilities:
-        picks_from_future = self.selection == "top_w" and self.routed_heads > 0
+        leaks, strided = self.picks_from_future, self.n_strided_heads > 0
         return Capabilities(
-            causal="never" if picks_from_future else "switch",
-            decode="none" if picks_from_future else "constant",
+            causal="never" if leaks and not self.allow_leaky else "switch",
+            decode="none" if leaks else "growing" if strided else "constant",
             needs_position=self.relative_positions is None,
-            updates_buffers=self.routed_heads > 0,
+            updates_buffers=self.routed_heads > 0 and not self.freeze_router,
             aux_loss=self.routed_heads > 0,
-            complexity="L^1.5" if self.routed_heads else "L",
+            complexity="L^2" if strided else "L^1.5" if self.routed_heads else "L",
         )
 
     def cost(self, ctx: CostContext) -> Cost:
@@ -118,28 +164,38 @@ class RoutingConfig(MixerConfig):
         scores = sides * R * L * self.n_clusters * K
         routed, routed_needed = self._routed_pairs(ctx) if R else (0, 0)
         local, local_needed = self._local_pairs(ctx) if self.local_heads else (0, 0)
-        logits = B * (routed + local)
+        strided, strided_needed = self._strided_pairs(ctx) if self.n_strided_heads else (0, 0)
+        done, needed = routed + local + strided, routed_needed + local_needed + strided_needed
+        logits = B * (routed + local)  # that are kept; the kernel under strided heads keeps none
         elements = ctx.tokens * H * K
-        decodes = ctx.causal and self.capabilities().decode == "constant"
-        cached = 2 * K * (R * self.n_clusters * self.cluster_window + self.local_heads * self.window)
-        counters = R * self.n_clusters + (self.local_heads > 0)
-        state_bytes = cached * ctx.item_bytes + 8 * counters if decodes else 0
+        kv_bytes, state_bytes = self._cache_bytes(ctx)
+        cache_read = B * (ctx.context_len * kv_bytes + state_bytes) if ctx.phase == "decode" else 0
         copies = 2 * ctx.item_bytes * B * K * (routed + local) // (32 + self.cluster_window)
         return Cost(
             params=params,
             params_active=params,
             buffer_bytes=4 * R * self.n_clusters * K,
-            flops=2 * B * (maps + scores + 2 * K * (routed + local)),
-            flops_needed=2 * B * (maps + scores + 2 * K * (routed_needed + local_needed)),
-            flops_elementwise=7 * logits + 8 * elements + 2 * B * R * L * self.n_clusters,
+            flops=2 * B * (maps + scores + 2 * K * done),
+            flops_needed=2 * B * (maps + scores + 2 * K * needed),
+            flops_elementwise=7 * B * done + 8 * elements + 2 * B * R * L * self.n_clusters,
             bytes_moved=ctx.item_bytes * (params + 2 * ctx.tokens * ctx.d_model + 10 * elements)
             + 2 * copies
             + 4 * 4 * logits
-            + (B * state_bytes if ctx.phase == "decode" else 0),
+            + cache_read,
             activation_bytes=ctx.item_bytes * (ctx.tokens * ctx.d_model + 5 * elements) + copies + 4 * logits,
             workspace_bytes=ctx.item_bytes * 4 * elements + copies + 2 * 4 * logits,
+            kv_bytes_per_token=kv_bytes,
             state_bytes=state_bytes,
         )
+
+    def _cache_bytes(self, ctx: CostContext) -> tuple[int, int]:
+        """Of one sequence that is decoded: per token (strided heads read all of them), and the rest."""
+        if not ctx.causal or self.picks_from_future:
+            return 0, 0
+        R, N, C, K = self.routed_heads, self.local_heads, self.n_clusters, self.head_width(ctx.d_model)
+        lists = 2 * K * (R * C * self.cluster_window + N * self.window)
+        counters = R * C + (N > 0)
+        return 2 * K * self.n_strided_heads * ctx.item_bytes, lists * ctx.item_bytes + 8 * counters
 
     def _routed_pairs(self, ctx: CostContext) -> Pairs:
         R, C, w, lags = self.routed_heads, self.n_clusters, self.cluster_window, self.relative_positions
@@ -154,3 +210,11 @@ class RoutingConfig(MixerConfig):
         if ctx.phase == "decode" and ctx.causal:
             return last_pairs(w, n_heads=N, n_earlier=ctx.context_len, max_rel=lags)
         return local_pairs(ctx.seq_len, w, n_heads=N, causal=ctx.causal, max_rel=lags)
+
+    def _strided_pairs(self, ctx: CostContext) -> Pairs:
+        S = self.n_strided_heads
+        if ctx.phase == "decode" and ctx.causal:
+            pairs = S * (ctx.context_len // self.stride + 1)
+            return pairs, pairs
+        done, needed = strided_pairs(ctx.seq_len, self.stride, causal=ctx.causal)
+        return S * done, S * needed

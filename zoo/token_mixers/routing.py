@@ -5,14 +5,15 @@ centroids (spherical k-means). ``selection: causal`` is ours and strictly causal
 centroid's cluster, which looks at that token alone, and attends to the cluster's last ``cluster_window``
 members. ``selection: top_w`` is the published one, where each centroid picks its ``cluster_window`` nearest
 tokens of the whole sequence. Which past tokens are picked depends on the future, so it is for bidirectional
-models. Local heads attend in a sliding window.
+models; ``allow_leaky`` lets it stand in a causal one, whose causality gate it fails. Strided heads read
+every ``stride``-th token. Local heads attend in a sliding window.
 
 Centroids are buffers: a moving average of the vectors that chose them, updated in ``apply_statistics``
 after the optimizer step, never in ``forward``. The auxiliary loss pulls vectors towards their centroid
-(``commitment``).
+(``commitment``). With ``freeze_router`` centroids stay as they were drawn or loaded.
 
-Shapes: B batch, L length, D d_model, H heads (routed ones first), R routed heads, K d_head, C clusters, w
-cluster_window.
+Shapes: B batch, L length, D d_model, H heads (R routed ones, then S strided and N local ones), K d_head, C
+clusters, w cluster_window.
 """
 
 from __future__ import annotations
@@ -21,14 +22,16 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec import Site
 from zoo.contract import Mixer, MixerOutput, State
 from zoo.ops import router, routing, routing_dense
-from zoo.ops.router import nearest, normalised, router_scores
+from zoo.ops.router import moved, nearest, normalised, router_scores
 from zoo.ops.routing_config import RoutingConfig
 from zoo.ops.shaw import Relative
+from zoo.ops.strided import strided_attention
 from zoo.ops.top_w import top_w_attention
 
 
@@ -50,6 +53,10 @@ class Routing(Mixer):
             compat="official",
         ),
         Config(n_heads=2, n_routed_heads=0, window=4, relative_positions=8),
+        Config(
+            n_heads=5, n_routed_heads=2, n_strided_heads=2, d_head=4, window=5, stride=6, n_clusters=2,
+            cluster_window=5, share_qk=True, relative_positions=3, freeze_router=True,
+        ),
     )  # fmt: skip
 
     def __init__(self, config: Config, site: Site):
@@ -60,6 +67,8 @@ class Routing(Mixer):
             config.head_width(site.d_model),
         )
         H, K = self.n_heads, self.d_head
+        self.strided = slice(self.n_routed, H - config.local_heads)
+        self.local = slice(H - config.local_heads, H)
         self.scale = 1.0 if config.compat == "official" else K**-0.5  # of routed logits
         self.qkv = nn.Linear(site.d_model, (2 * H + config.key_heads) * K, bias=False)
         self.out = nn.Linear(H * K, site.d_model, bias=False)
@@ -81,53 +90,59 @@ class Routing(Mixer):
 
     def _mix(self, x: Tensor, mask: Tensor | None, ops: _Ops) -> Tensor | MixerOutput:
         q, k, v = self._project(x)
-        R, causal = self.n_routed, self.site.causal
-        ys = []
-        if self.config.local_heads:
-            nearby = {
-                "window": self.config.window,
-                "causal": causal,
-                "relative": self._relative("local_lags"),
-            }
-            ys = [ops.window(q[:, R:], k[:, R:], v[:, R:], mask=mask, **nearby)]
+        R, c, causal, ys = self.n_routed, self.config, self.site.causal, []
+        if c.n_strided_heads:
+            heads = [t[:, self.strided] for t in (q, k, v)]
+            ys.append(ops.strided(*heads, stride=c.stride, causal=causal, mask=mask))
+        if c.local_heads:
+            heads, lags = [t[:, self.local] for t in (q, k, v)], self._relative("local_lags")
+            ys.append(ops.window(*heads, window=c.window, causal=causal, mask=mask, relative=lags))
         if not R:
             return self._merge(ys)
 
         q, k, v = q[:, :R], k[:, :R], v[:, :R]
         seen = [normalised(q)]  # what the router sees: (B, R, L, K)
-        if self.config.selection == "top_w" and not self.config.share_qk:
+        if c.selection == "top_w" and not c.share_qk:
             seen.append(normalised(k))
         scores = [router_scores(t, self.centroids) for t in seen]
         clusters = [nearest(s, mask) for s in scores]
         pattern = {
-            "window": self.config.cluster_window, "causal": causal, "scale": self.scale,
+            "window": c.cluster_window, "causal": causal, "scale": self.scale,
             "relative": self._relative("routed_lags"),
         }  # fmt: skip
-        if self.config.selection == "top_w":
-            damping = 1e-2 if self.config.compat == "official" else 0.0
+        if c.selection == "top_w":
+            damping = 1e-2 if c.compat == "official" else 0.0
             y = ops.top_w(q, k, v, scores[0], scores[-1], mask=mask, damping=damping, **pattern)
         else:
-            C, alone = self.config.n_clusters, self.config.share_qk
-            y = ops.clusters(q, k, v, clusters[0], n_clusters=C, self_if_alone=alone, **pattern)
+            alone = {"self_if_alone": c.share_qk}
+            y = ops.clusters(q, k, v, clusters[0], n_clusters=c.n_clusters, **alone, **pattern)
         y = self._merge([y, *ys])
+        nothing = self.centroids.new_zeros(R, c.n_clusters, self.d_head + 1)
         if not self.training:
-            nothing = self.centroids.new_zeros(R, self.config.n_clusters, self.d_head + 1)
             return MixerOutput(y, nothing.new_zeros(()), nothing)
-        losses = [ops.commitment(t, c, self.centroids) for t, c in zip(seen, clusters)]
-        counts = [ops.statistics(t, c, n_clusters=self.config.n_clusters) for t, c in zip(seen, clusters)]
-        return MixerOutput(y, self.config.commitment * torch.stack(losses).sum(), torch.stack(counts).sum(0))
+        loss = torch.stack([ops.commitment(t, own, self.centroids) for t, own in zip(seen, clusters)]).sum()
+        if c.freeze_router:
+            return MixerOutput(y, c.commitment * loss, nothing)
+        counts = [ops.statistics(t, own, n_clusters=c.n_clusters) for t, own in zip(seen, clusters)]
+        return MixerOutput(y, c.commitment * loss, torch.stack(counts).sum(0))
 
     @torch.no_grad()
     def apply_statistics(self, statistics: Tensor) -> None:
-        """Sums and numbers of the vectors that chose each centroid -> centroids moved towards their means."""
-        total, number = statistics[..., :-1], statistics[..., -1:]
-        moved = self.centroids.lerp((total / number.clamp(min=1)).to(self.centroids), 1 - self.config.decay)
-        self.centroids.copy_(torch.where(number > 0, moved, self.centroids))
+        """Sums and numbers of the vectors that chose each centroid -> centroids moved towards their means.
+
+        Under ``torch.distributed`` the sums are those of all processes: each of them must call this.
+        """
+        if not self.config.freeze_router:
+            self.centroids.copy_(moved(self.centroids, statistics, decay=self.config.decay))
 
     def init_state(self, batch_size: int, *, dtype: torch.dtype, device: torch.device | str) -> State:
-        """The last members of every cluster, the last tokens of local heads (at first zeros), and counts."""
+        """The last members of every cluster, the last tokens of local heads (at first zeros), and counts.
+
+        Strided heads keep all tokens.
+        """
         assert self.site.causal, "a bidirectional layer has no decode state"
-        c, B, R, N, K = self.config, batch_size, self.n_routed, self.config.local_heads, self.d_head
+        c, B, R, K = self.config, batch_size, self.n_routed, self.d_head
+        S, N = c.n_strided_heads, c.local_heads
         state: State = {}
         for name in ("k", "v"):
             if R:
@@ -136,6 +151,8 @@ class Routing(Mixer):
                 )
             if N:
                 state[f"{name}_local"] = torch.zeros(B, N, c.window, K, dtype=dtype, device=device)
+            if S:
+                state[f"{name}_strided"] = torch.zeros(B, S, 0, K, dtype=dtype, device=device)
         if R:
             state["n_members"] = torch.zeros(B, R, c.n_clusters, dtype=torch.long, device=device)
         if N:
@@ -147,8 +164,10 @@ class Routing(Mixer):
         q, *kv = self._project(x)
         R, C, L = self.n_routed, self.config.n_clusters, x.shape[1]
         for name, t in zip(("k", "v"), kv):
+            if self.config.n_strided_heads:
+                after[f"{name}_strided"] = torch.cat([state[f"{name}_strided"], t[:, self.strided]], dim=2)
             if self.config.local_heads:
-                kept = torch.cat([state[f"{name}_local"], t[:, R:]], dim=2)
+                kept = torch.cat([state[f"{name}_local"], t[:, self.local]], dim=2)
                 after[f"{name}_local"] = kept[:, :, L:]
                 after["n_tokens"] = state["n_tokens"] + L
             if R:
@@ -173,11 +192,18 @@ class Routing(Mixer):
                     self_if_alone=self.config.share_qk, relative=self._relative("routed_lags"),
                 )
             )  # fmt: skip
+        if self.config.n_strided_heads:
+            read = []
+            for name, t in (("k_strided", k), ("v_strided", v)):
+                after[name] = torch.cat([state[name], t[:, self.strided]], dim=2)
+                own_column = (after[name].shape[2] - 1) % self.config.stride
+                read.append(after[name][:, :, own_column :: self.config.stride])
+            ys.append(F.scaled_dot_product_attention(q[:, self.strided], *read))
         if self.config.local_heads:
             after["n_tokens"] = state["n_tokens"] + 1
-            after["k_local"] = torch.cat([state["k_local"][:, :, 1:], k[:, R:]], dim=2)
-            after["v_local"] = torch.cat([state["v_local"][:, :, 1:], v[:, R:]], dim=2)
-            nearby = (q[:, R:], after["k_local"], after["v_local"], state["n_tokens"][:, None, None])
+            after["k_local"] = torch.cat([state["k_local"][:, :, 1:], k[:, self.local]], dim=2)
+            after["v_local"] = torch.cat([state["v_local"][:, :, 1:], v[:, self.local]], dim=2)
+            nearby = (q[:, self.local], after["k_local"], after["v_local"], state["n_tokens"][:, None, None])
             ys.append(routing.read_last(*nearby, relative=self._relative("local_lags")))
         return self._merge(ys).squeeze(1), after
 
@@ -217,6 +243,7 @@ class _Ops(NamedTuple):
 
     clusters: Callable[..., Tensor]
     top_w: Callable[..., Tensor]
+    strided: Callable[..., Tensor]
     window: Callable[..., Tensor]
     statistics: Callable[..., Tensor]
     commitment: Callable[..., Tensor]
@@ -225,6 +252,7 @@ class _Ops(NamedTuple):
 _FAST = _Ops(
     routing.cluster_attention,
     top_w_attention,
+    strided_attention,
     routing.window_attention,
     router.cluster_statistics,
     router.commitment,
@@ -232,6 +260,7 @@ _FAST = _Ops(
 _DEFINITION = _Ops(
     routing_dense.cluster_attention,
     routing_dense.top_w_attention,
+    routing_dense.strided_attention,
     routing_dense.window_attention,
     routing_dense.cluster_statistics,
     routing_dense.commitment,

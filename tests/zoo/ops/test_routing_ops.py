@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 from zoo.causality import causality_leak, vectors
 from zoo.ops import router, routing, routing_dense
 from zoo.ops.shaw import Relative
+from zoo.ops.strided import strided_attention, strided_pairs
 from zoo.ops.top_w import top_w_attention
 
 SIDES = pytest.mark.parametrize("causal", [True, False], ids=["causal", "bidirectional"])
@@ -80,6 +83,32 @@ def test_clusters_equal_the_definition(length: int, kind: str, window: int, caus
                 for ops in (routing, routing_dense)
             )  # fmt: skip
             expect_equal(got, want, [q, k, v, *(tables_ or ())], mask)
+
+
+@SIDES
+@LENGTHS
+@pytest.mark.parametrize("kind", PADDINGS)
+@pytest.mark.parametrize("stride", [1, 5, 32, 64])
+def test_strides_equal_the_definition(length: int, kind: str, stride: int, causal: bool) -> None:
+    q, k, v = heads(length)
+    mask = padding(kind, length)
+    got, want = (
+        attend(q, k, v, stride=stride, causal=causal, mask=mask)
+        for attend in (strided_attention, routing_dense.strided_attention)
+    )
+    expect_equal(got, want, [q, k, v], mask)
+    assert got.isfinite().all()
+
+
+@SIDES
+@LENGTHS
+@pytest.mark.parametrize("stride", [1, 5, 40])
+def test_strided_pairs_are_counted(length: int, stride: int, causal: bool) -> None:
+    lag = torch.arange(length)[:, None] - torch.arange(length)
+    inside = (lag % stride == 0) & (lag >= 0 if causal else True)
+    done, needed = strided_pairs(length, stride, causal=causal)
+    assert needed == int(inside.sum())
+    assert done == int((lag % stride == 0).sum())  # whole columns: the kernel masks inside them
 
 
 @SIDES
@@ -167,7 +196,7 @@ class Strict(TopW):
         return routing.causal_routing(q, q, q, self.centroids, window=6).transpose(1, 2).flatten(2)
 
 
-def test_leak_detected_for_top_w() -> None:
+def test_leak_detected_for_topk() -> None:
     """No gradient comes from the future, and yet the future decides who is read: the gate must see that."""
     module = TopW().double()
     x = torch.randn(1, 33, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -181,7 +210,7 @@ def test_leak_detected_for_top_w() -> None:
     assert causality_leak(Strict(), vectors(8), lengths=(2, 7, 16, 33, 65)) is None
 
 
-def test_ranks_of_two_lists_are_refused() -> None:
+def test_unshared_rank_mask_refused() -> None:
     """Unshared queries and keys have two lists of members, whose ranks no causal mask can compare."""
     q, k, v = heads(9)
     scores = [router.router_scores(router.normalised(t), centroids(2)) for t in (q, k)]
@@ -247,6 +276,27 @@ def test_multi_mean(damping: float) -> None:
 
     torch.testing.assert_close(y[:, :, 0], read(0, [0, 1]) / (1 + damping), **CLOSE)
     torch.testing.assert_close(y[:, :, 1], (read(1, [0, 1]) + read(1, [1, 2])) / (2 + damping), **CLOSE)
+
+
+def test_tie_free_topk_parity() -> None:
+    """Distinct scores, so that no backend has a choice: the members are the ``window`` best, by position."""
+    q, k, v = (t.detach() for t in heads(11))
+    generator = torch.Generator().manual_seed(0)
+    order = torch.stack([torch.randperm(11, generator=generator) for _ in range(12)]).view(2, 2, 3, 11)
+    scores = order.transpose(-1, -2).double()  # (2, 2, L, C), whole numbers
+    y = top_w_attention(q, k, v, scores, scores, window=4, causal=True)
+    total, count = torch.zeros_like(v), torch.zeros(2, 2, 11, 1, dtype=torch.float64)
+    for b, h, c in itertools.product(range(2), range(2), range(3)):
+        members = sorted(range(11), key=lambda i: -scores[b, h, i, c].item())[:4]
+        for i in sorted(members):
+            seen = [j for j in sorted(members) if j <= i]
+            weights = (k[b, h, seen] @ q[b, h, i] * 3**-0.5).softmax(0)
+            total[b, h, i] += weights @ v[b, h, seen]
+            count[b, h, i] += 1
+    torch.testing.assert_close(y, total / count.clamp(min=1), **CLOSE)
+    in_fp32 = top_w_attention(*(t.float() for t in (q, k, v, scores, scores)), window=4)
+    in_fp64 = top_w_attention(q, k, v, scores, scores, window=4)
+    torch.testing.assert_close(in_fp32.double(), in_fp64, rtol=1e-4, atol=1e-5)
 
 
 def test_ties() -> None:
