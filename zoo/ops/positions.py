@@ -48,7 +48,7 @@ class AbsolutePositions(nn.Module):
         if len(self.axes) == 1:
             return x + self.weight.index_select(0, positions)
         below = math.prod(self.axes)
-        for table in self.weight.split(self.axes):
+        for table in self.weight.split_with_sizes(list(self.axes)):
             below //= table.shape[0]
             x = x + table.index_select(0, positions // below)
             positions = positions % below
@@ -58,7 +58,7 @@ class AbsolutePositions(nn.Module):
         """Row by row, from position 0."""
         if self.weight is not None:
             coordinates = itertools.islice(itertools.product(*map(range, self.axes)), x.shape[1])
-            tables = self.weight.split(self.axes)
+            tables = self.weight.split_with_sizes(list(self.axes))
             vectors = [sum(table[c] for table, c in zip(tables, at)) for at in coordinates]
             return torch.stack([x[:, t] + vector for t, vector in enumerate(vectors)], dim=1)
         half = (x.shape[-1] + 1) // 2

@@ -38,7 +38,8 @@ def _columns(t: Tensor, stride: int, first: int, last: int, rows: int) -> Tensor
     """(B, H, L, K) -> (B columns, H, rows, K), the columns from ``first`` on and before ``last``."""
     missing = max(0, rows * stride - t.shape[2])
     padded = F.pad(t, (0, 0, 0, missing))[:, :, : rows * stride]
-    return padded.unflatten(2, (rows, stride))[:, :, :, first:last].permute(0, 3, 1, 2, 4).flatten(0, 1)
+    rows_of = padded.reshape(*t.shape[:2], rows, stride, t.shape[3])
+    return rows_of[:, :, :, first:last].permute(0, 3, 1, 2, 4).flatten(0, 1)
 
 
 def strided_pairs(L: int, stride: int, *, causal: bool) -> tuple[int, int]:

@@ -193,12 +193,11 @@ class Routing(Mixer):
                 )
             )  # fmt: skip
         if self.config.n_strided_heads:
-            read = []
             for name, t in (("k_strided", k), ("v_strided", v)):
                 after[name] = torch.cat([state[name], t[:, self.strided]], dim=2)
-                own_column = (after[name].shape[2] - 1) % self.config.stride
-                read.append(after[name][:, :, own_column :: self.config.stride])
-            ys.append(F.scaled_dot_product_attention(q[:, self.strided], *read))
+            own_column = (after["k_strided"].shape[2] - 1) % self.config.stride
+            keys, values = (after[f"{name}_strided"][:, :, own_column :: self.config.stride] for name in "kv")
+            ys.append(F.scaled_dot_product_attention(q[:, self.strided], keys, values))
         if self.config.local_heads:
             after["n_tokens"] = state["n_tokens"] + 1
             after["k_local"] = torch.cat([state["k_local"][:, :, 1:], k[:, self.local]], dim=2)

@@ -20,17 +20,18 @@ from typing import ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from pydantic import Field, PositiveInt
-from torch import Tensor
+from torch import Tensor, nn
 
 from archspec import Capabilities, Cost, CostContext, Site
-from zoo.contract import MixerOutput
+from zoo.contract import MixerOutput, Transfer
+from zoo.norms import LayerNorm
 from zoo.ops import routing_dense
-from zoo.ops.cross import CrossConfig, CrossTransfer
+from zoo.ops.cross import CrossConfig
 from zoo.ops.routed_cross import dense_routed_cross_attention, query_blocks, routed_cross_attention
 from zoo.ops.router import cluster_statistics, commitment, moved, nearest, normalised, router_scores
 
 
-class RoutedRead(CrossTransfer):
+class RoutedRead(Transfer):
     class Config(CrossConfig):
         paper: ClassVar[str] = "Roy et al. 2021, arXiv:2003.05997; Chen & Li 2023, arXiv:2305.12689"
         kind: Literal["routed_read"] = "routed_read"
@@ -89,9 +90,19 @@ class RoutedRead(CrossTransfer):
     )
 
     def __init__(self, config: Config, site: Site, d_source: int):
-        super().__init__(config, site, d_source)
-        d_head = min(site.d_model, d_source) // config.n_heads
-        centroids = normalised(torch.randn(config.n_heads, config.n_clusters, d_head))
+        super().__init__()
+        assert config.source_misfit(site.d_model, d_source) is None
+        self.config = config
+        inner = min(site.d_model, d_source)
+        self.query_norm = LayerNorm(LayerNorm.Config(eps=config.eps), site.d_model)
+        self.source_norm = LayerNorm(LayerNorm.Config(eps=config.eps), d_source)
+        self.q = nn.Linear(site.d_model, inner)
+        self.k = nn.Linear(d_source, inner)
+        self.v = nn.Linear(d_source, inner)
+        self.out = nn.Linear(inner, site.d_model)
+        for linear in (self.q, self.k, self.v, self.out):
+            nn.init.zeros_(linear.bias)
+        centroids = normalised(torch.randn(config.n_heads, config.n_clusters, inner // config.n_heads))
         self.register_buffer("centroids", centroids)
 
     def forward(self, queries: Tensor, source: Tensor, mask: Tensor | None = None) -> MixerOutput:
@@ -104,30 +115,26 @@ class RoutedRead(CrossTransfer):
         y = routed_cross_attention(q, k, v, own, scores, window=self.config.cluster_window, mask=mask)
         y = self.out(y.transpose(1, 2).flatten(2))
         if not self.training:
-            return self._with_products(y, None, None)
+            return self._without_products(y)
         cluster, C = nearest(scores, mask), self.config.n_clusters
-        loss = commitment(seen, cluster, self.centroids)
-        return self._with_products(y, loss, cluster_statistics(seen, cluster, n_clusters=C))
+        loss = self.config.commitment * commitment(seen, cluster, self.centroids)
+        return MixerOutput(y, loss, cluster_statistics(seen, cluster, n_clusters=C))
 
     def reference(self, queries: Tensor, source: Tensor, mask: Tensor | None = None) -> MixerOutput:
-        H = self.config.n_heads
-        q = self.q(self.query_norm.reference(queries)).unflatten(-1, (H, -1)).transpose(1, 2)
         source = self.source_norm.reference(source)
-        k, v = (f(source).unflatten(-1, (H, -1)).transpose(1, 2) for f in (self.k, self.v))
+        q = self._heads(self.q(self.query_norm.reference(queries)))
+        k, v = self._heads(self.k(source)), self._heads(self.v(source))
         q_scores, k_scores = (
-            torch.einsum("bhik,hck->bhic", normalised(t), normalised(self.centroids)) for t in (q, k)
+            torch.einsum("bhik,hck->bhic", normalised(t.detach()), normalised(self.centroids)) for t in (q, k)
         )
-        window = self.config.cluster_window
-        y = dense_routed_cross_attention(
-            q, k, v, q_scores.argmax(-1), k_scores.detach(), window=window, mask=mask
-        )
+        own, window = q_scores.argmax(-1), self.config.cluster_window
+        y = dense_routed_cross_attention(q, k, v, own, k_scores, window=window, mask=mask)
         y = self.out(y.transpose(1, 2).flatten(2))
         if not self.training:
-            return self._with_products(y, None, None)
+            return self._without_products(y)
         cluster, C = nearest(k_scores, mask), self.config.n_clusters
-        loss = routing_dense.commitment(normalised(k), cluster, self.centroids)
-        counts = routing_dense.cluster_statistics(normalised(k), cluster, n_clusters=C)
-        return self._with_products(y, loss, counts)
+        loss = self.config.commitment * routing_dense.commitment(normalised(k), cluster, self.centroids)
+        return MixerOutput(y, loss, routing_dense.cluster_statistics(normalised(k), cluster, n_clusters=C))
 
     @torch.no_grad()
     def apply_statistics(self, statistics: Tensor) -> None:
@@ -135,11 +142,13 @@ class RoutedRead(CrossTransfer):
         if not self.config.freeze_router:
             self.centroids.copy_(moved(self.centroids, statistics, decay=self.config.decay))
 
-    def _with_products(self, y: Tensor, loss: Tensor | None, counts: Tensor | None) -> MixerOutput:
+    def _heads(self, x: Tensor) -> Tensor:
+        """(B, L, A) -> (B, H, L, K)."""
+        return x.view(*x.shape[:2], self.config.n_heads, -1).transpose(1, 2)
+
+    def _without_products(self, y: Tensor) -> MixerOutput:
         nothing = F.pad(torch.zeros_like(self.centroids), (0, 1))
-        is_kept = counts is not None and not self.config.freeze_router
-        loss = nothing.new_zeros(()) if loss is None else self.config.commitment * loss
-        return MixerOutput(y, loss, counts if is_kept else nothing)
+        return MixerOutput(y, nothing.new_zeros(()), nothing)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RoutedRead:
         """As ``Routing``'s: centroids are never below float32."""
