@@ -21,7 +21,8 @@ def strided_attention(
 ) -> Tensor:
     """q, k, v (B, H, L, K) -> (B, H, L, K): the first columns may be a row longer than the others."""
     B, H, L, K = q.shape
-    n_rows, n_longer = divmod(L, stride)
+    n_rows = L // stride
+    n_longer = L - n_rows * stride
     ys = []
     for first, last, rows in ((0, n_longer, n_rows + 1), (n_longer, stride, n_rows)):
         if first == last or rows == 0:
