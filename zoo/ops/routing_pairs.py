@@ -9,8 +9,9 @@ Letters: H heads, L length, C clusters, w window.
 
 from __future__ import annotations
 
+from zoo.ops.routing import band_layout
 from zoo.ops.shaw import lags_in_reach
-from zoo.ops.softmax_attention import block_layout, pairs_computed, pairs_needed
+from zoo.ops.softmax_attention import pairs_computed, pairs_needed
 
 Pairs = tuple[int, int]
 
@@ -20,7 +21,7 @@ def cluster_pairs(
 ) -> Pairs:
     """Of all heads: tokens in blocks of the list that is sorted by head and cluster."""
     w = min(w, L)
-    n, size, span = block_layout(n_heads * L, w, causal=causal)
+    n, size, span = band_layout(n_heads * L, w, causal=causal)
     lags = _lags(w, max_rel, causal=causal)
     few, rest = divmod(L, n_clusters)  # members of most clusters, and how many clusters have one more
     members = [(few, n_clusters - rest), (few + 1, rest)]
@@ -41,7 +42,7 @@ def local_pairs(L: int, w: int, *, n_heads: int, causal: bool, max_rel: int | No
     if max_rel is None:
         return n_heads * pairs_computed(L, w, causal=causal), needed
     w = min(w, L)
-    n, size, span = block_layout(n_heads * L, w, causal=causal)
+    n, size, span = band_layout(n_heads * L, w, causal=causal)
     lags = _lags(w, max_rel, causal=causal)
     return n * size * (span + lags), needed + n_heads * L * lags
 
