@@ -294,8 +294,8 @@ def test_misfit_and_smells_name_fields_and_values() -> None:
 
 @pytest.mark.parametrize(
     ("config", "causal"),
-    [(STRICT["shared"], True), (TOP_W["top_w_official"], False)],
-    ids=["shared", "top_w"],
+    [(STRICT["shared"], True), (STRICT["strided"], False), (TOP_W["top_w_official"], False)],
+    ids=["shared", "strided", "top_w"],
 )
 def test_exports(config: Config, causal: bool) -> None:
     mixer, x = build(config, causal=causal).eval(), tokens(40)

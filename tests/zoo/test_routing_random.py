@@ -122,7 +122,10 @@ def test_no_tensor_of_a_vector_per_pair(selection: str) -> None:
 
 @pytest.mark.parametrize("selection", ["causal", "top_w"])
 def test_bf16_drift(selection: str) -> None:
-    """Under bf16 autocast the mean error stays under 2 % of the outputs' spread, where no token is re-routed."""
+    """Under bf16 autocast half of the tokens stay within 0.5 % of the outputs' spread, and few are re-routed.
+
+    The router compares in fp32 what the projections round; in bf16 it would re-route twice as many.
+    """
     torch.manual_seed(0)
     config = Routing.Config(selection=selection, n_heads=4, window=16, n_clusters=4, cluster_window=16)
     mixer = Routing(config, Site(64, 256, selection == "causal")).eval()
@@ -132,5 +135,5 @@ def test_bf16_drift(selection: str) -> None:
         rounded = mixer(x).y.float()
     assert rounded.isfinite().all()
     error = ((rounded - exact).abs().mean(-1) / exact.std()).flatten()  # of each token
-    assert error.median() < 0.02
-    assert (error > 0.1).float().mean() < 0.1  # tokens between two clusters, which rounding re-routes
+    assert error.median() < 0.005
+    assert (error > 0.1).float().mean() < 0.08
