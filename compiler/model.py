@@ -18,7 +18,7 @@ from compiler.passes.lower import module_ops, side_products
 from compiler.render import readable_code
 from compiler.save import save
 from zoo import Zoo
-from zoo.contract import Component, Mixer, ParamHint
+from zoo.contract import Component, Mixer, ParamHint, Transfer
 
 
 class ModelOutput(NamedTuple):
@@ -55,13 +55,13 @@ class CompiledModel:
         return ModelOutput(logits, aux_loss, dict(zip(names, statistics, strict=True)))
 
     def apply_statistics(self, statistics: Mapping[str, Tensor]) -> None:
-        """Update the buffers of the mixers that gave ``statistics``; once, after the optimizer step."""
+        """Update the buffers of the components that gave ``statistics``; once, after the optimizer step."""
         for name, value in statistics.items():
             op = self.graph.nodes[name]["op"]
             if op.config.capabilities().updates_buffers:
-                mixer = self.module.get_submodule(op.module)
-                assert isinstance(mixer, Mixer)
-                mixer.apply_statistics(value)
+                component = self.module.get_submodule(op.module)
+                assert isinstance(component, (Mixer, Transfer))
+                component.apply_statistics(value)
 
     def param_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
         """Parameter groups for an optimizer; ``lr_scale`` tells a schedule how a group's rate differs.

@@ -24,7 +24,7 @@ State = dict[str, Tensor]  # one layer's decode state; every tensor has the batc
 
 
 class MixerOutput(NamedTuple):
-    """What a mixer with side products returns instead of a tensor.
+    """What a mixer or transfer with side products returns instead of a tensor.
 
     ``aux_loss`` is a scalar to be added to the training loss as it is (already weighted). ``statistics`` is
     what ``apply_statistics`` needs after the optimizer step; it carries no gradient.
@@ -232,12 +232,16 @@ class Transfer(Component):
     Config: ClassVar[type[TransferConfig]]
 
     @abstractmethod
-    def forward(self, queries: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, queries: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor | MixerOutput:
         """``mask`` (B, Ls) says which source positions hold real tokens."""
 
     @abstractmethod
-    def reference(self, queries: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
+    def reference(self, queries: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor | MixerOutput:
         """The same function, obviously right."""
+
+    def apply_statistics(self, statistics: Tensor) -> None:
+        """Update buffers from what ``forward`` returned; called once, after the optimizer step."""
+        raise NotImplementedError(f"{type(self).__name__} has no buffers to update")
 
 
 def token_head_misfit(config: HeadConfig, stem: StemConfig, width: int, d_model: int) -> str | None:

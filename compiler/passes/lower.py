@@ -50,7 +50,7 @@ def module_ops(graph: Graph) -> dict[str, Op]:
 
 def has_side_products(op: Op) -> bool:
     """Whether the component of ``op`` returns a ``MixerOutput``."""
-    if op.kind not in ("token_mixer", "channel_mixer") or op.config is None:
+    if op.kind not in ("token_mixer", "channel_mixer", "read", "write") or op.config is None:
         return False
     can = op.config.capabilities()
     return can.aux_loss or can.updates_buffers

@@ -92,6 +92,31 @@ def test_selection_by_the_whole_sequence_is_a_leak(make_spec: SpecMaker, zoo: Zo
         gate(graph, lower(graph, zoo, seed=0), zoo)
 
 
+LEAKY = """
+- token_mixer:
+    {kind: routing, selection: top_w, n_clusters: 3, cluster_window: 6, window: 5, share_qk: true, allow_leaky: true}
+"""
+
+
+def test_leak_detected_for_topk(make_spec: SpecMaker, zoo: Zoo) -> None:
+    """Who insists on ``top_w`` in a causal model may build it ungated, warned; no gate ever lets it pass."""
+    spec = make_spec(LEAKY)
+    with pytest.raises(SpecError, match=r"layers\.0\.token_mixer \('routing'\) breaks 'causal: true'"):
+        compile_spec(spec)
+    model = compile_spec(spec, gate=False)
+    assert ["'top_w' leaks in a causal model" in warning.message for warning in model.warnings] == [True]
+    assert model.warnings[0].path == "layers[0].token_mixer"
+    with pytest.raises(SpecError, match="depend on inputs after it"):
+        gate(model.graph, model.module, zoo, weights="own")  # what a search asks of a front's members
+    with pytest.raises(SpecError, match="decode"):
+        model.decoder()
+
+
+def test_unshared_rank_mask_refused(make_spec: SpecMaker) -> None:
+    with pytest.raises(SpecError, match="'allow_leaky' needs 'share_qk: true'"):
+        make_spec(LEAKY.replace("share_qk: true", "share_qk: false"))
+
+
 FIT = """
 - fit:
     n_groups: 4

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from papers_routing import ROUTING
 
 import compiler
 from compiler.cost.fvcore_check import count_parameters
@@ -41,14 +42,6 @@ def combiner_lm(*, n_layers: int, d: int, V: int, L: int) -> int:
     return n_layers * layer + V * d + L * d + 2 * d + V
 
 
-def routing_pg19(V: int) -> int:
-    """22 post-norm layers of width d with GEGLU; Shaw tables to lag 513, a second pair where heads are routed."""
-    d, d_head, d_ff = 1032, 129, 4096
-    tables = 2 * (2 * 513 + 1) * d_head
-    layer = 4 * d**2 + d_head**2 + tables + 3 * d * d_ff + 4 * d
-    return 22 * layer + tables + 2 * V * d + V + d**2 + d
-
-
 def fit_layers(*, n_local: int, n_global: int, n_exchanges: int, dx: int, dl: int) -> int:
     """Layers of both streams and the exchanges between them, whose inner width is that of the narrower stream."""
     a = min(dx, dl)
@@ -79,17 +72,17 @@ def poolformer() -> int:
     return 12 * layer + patch * d + d + 2 * d + 10 * d + 10
 
 
-# The first four are published, or follow from published code; PG-19's is that of the published configuration with an
-# assumed vocabulary. The others have no published configuration: their figures are those of our sizes.
+# The first four are published, or follow from published code; Routing Transformer's are those of the published
+# configurations, with assumed vocabularies for words. The others have no published configuration: their figures are those of our sizes.
 EXACT = {
     "hydra_bert": (112_086_712, hydra_bert(23)),
     "hydra_bert_12_layers": (69_992_352, hydra_bert(12)),
     "mamba2_130m": (128_989_632, mamba2(n_layers=24, d=768, N=128, V=50288)),
     "combiner_fixed_lm": (111_236_864, combiner_lm(n_layers=12, d=768, V=32000, L=2048)),
-    "routing_pg19": (583_323_816, routing_pg19(98304)),
     "fit_encoder": (44_361_448, fit_encoder()),
     "fit_ar_decoder": (75_338_752, fit_decoder()),
     "poolformer_1d": (6_334_730, poolformer()),
+    **ROUTING,
 }
 
 

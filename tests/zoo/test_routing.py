@@ -11,7 +11,7 @@ from archspec import CostContext, Site
 from compiler.cost.fvcore_check import count_macs
 from zoo.causality import causality_leak, sees_future, vectors
 from zoo.contract import MixerOutput
-from zoo.ops.routing import normalised
+from zoo.ops.router import normalised
 from zoo.token_mixers.attention import Attention
 from zoo.token_mixers.routing import Routing
 
@@ -28,6 +28,11 @@ STRICT = {
         compat="official",
     ),
     "local": Config(n_heads=2, n_routed_heads=0, window=4, relative_positions=2),
+    "strided": Config(
+        n_heads=4, n_routed_heads=1, n_strided_heads=2, window=5, stride=6, n_clusters=3, cluster_window=4,
+        share_qk=True, relative_positions=2,
+    ),
+    "strided_alone": Config(n_heads=2, n_routed_heads=0, n_strided_heads=2, stride=7),
 }  # fmt: skip
 TOP_W = {
     "top_w": Config(selection="top_w", n_heads=2, window=7, n_clusters=3, cluster_window=6),
@@ -143,14 +148,27 @@ def test_causal_layers_do_not_leak_and_others_look_ahead(config: Config) -> None
 
 
 @pytest.mark.parametrize("config", TOP_W.values(), ids=TOP_W.keys())
-def test_leak_detected_for_top_w(config: Config) -> None:
+def test_leak_detected_for_topk(config: Config) -> None:
     """The published selection says that it is never causal; forced, it is caught by the gate."""
     assert config.capabilities().causal == "never"
     assert config.capabilities().decode == "none"
     if config.share_qk:
+        config = config.model_copy(update={"allow_leaky": True})
+        assert (config.capabilities().causal, config.capabilities().decode) == ("switch", "none")
+        assert "the causality gate refuses it" in config.smells(Site(8, 64, True))[0]
+        assert not any("leaks" in smell for smell in config.smells(Site(8, 64, False)))
         leak = causality_leak(build(config, causal=True), vectors(8))
         assert leak is not None
         assert leak.what == "future"
+
+
+def test_all_strided_is_full_attention_of_stride_1() -> None:
+    x, config = tokens(30), Config(n_heads=2, n_routed_heads=0, n_strided_heads=2, stride=1)
+    for causal in (True, False):
+        mixer = build(config, causal=causal)
+        plain = Attention(Attention.Config(n_heads=2, rope=False), Site(8, 64, causal)).double()
+        plain.load_state_dict(mixer.state_dict())
+        torch.testing.assert_close(mixer(x), plain(x), **CLOSE)
 
 
 def test_ema_step_by_hand() -> None:
@@ -169,13 +187,6 @@ def test_ema_step_by_hand() -> None:
     before = mixer.centroids.clone()
     mixer.apply_statistics(nobody)
     assert torch.equal(mixer.centroids, before), "a centroid that nothing chose stays"
-
-
-def test_statistics_of_shards_add_up() -> None:
-    """Sums and numbers: what two halves of a batch report is what the whole batch reports."""
-    mixer, x = build(STRICT["half_routed"], causal=True), tokens(19, batch=4)
-    halves = [mixer(part).statistics for part in x.chunk(2)]
-    torch.testing.assert_close(sum(halves), mixer(x).statistics, **CLOSE)
 
 
 @pytest.mark.parametrize("config", [*STRICT.values(), *TOP_W.values()], ids=[*STRICT, *TOP_W])
@@ -236,7 +247,8 @@ def test_cost_counts_what_runs(config: Config, causal: bool, length: int) -> Non
     mixer = build(config, causal=causal).float()
     cost = config.cost(CostContext(d_model=8, seq_len=length, batch_size=2, causal=causal))
     x, masks = tokens(length).float(), (None, torch.ones(2, length, dtype=torch.bool))
-    for mask in masks if length > config.window else masks[:1]:  # full attention takes a channel for a mask
+    folded = length > config.window and not config.n_strided_heads
+    for mask in masks if folded else masks[:1]:  # full attention takes a channel for a mask
         counted = count_macs(mixer, (x,) if mask is None else (x, mask))
         assert counted.unknown_ops == ()
         assert cost.flops == 2 * counted.macs
@@ -253,6 +265,12 @@ def test_cost_counts_what_runs(config: Config, causal: bool, length: int) -> Non
         ({"cluster_window": 0}, "greater than 0"),
         ({"decay": 1.0}, "less than 1"),
         ({"selection": "topk"}, "'causal' or 'top_w'"),
+        (
+            {"n_heads": 3, "n_routed_heads": 2, "n_strided_heads": 2},
+            r"n_routed_heads 2 \+ n_strided_heads 2 exceeds n_heads 3",
+        ),
+        ({"allow_leaky": True}, "'selection' is 'causal': only 'top_w' leaks"),
+        ({"allow_leaky": True, "selection": "top_w"}, "'allow_leaky' needs 'share_qk: true'"),
     ],
 )
 def test_config_refuses(fields: dict[str, object], words: str) -> None:
@@ -269,13 +287,15 @@ def test_misfit_and_smells_name_fields_and_values() -> None:
     )
     assert Config().smells(Site(64, 512, True)) == []
     assert "full attention in disguise" in Config(n_routed_heads=0).smells(Site(64, 64, True))[0]
+    strided = Config(n_routed_heads=0, n_strided_heads=1, stride=64)
+    assert "strided heads read their own token" in strided.smells(Site(64, 64, True))[-1]
     assert "is far from seq_len 4096" in Config().smells(Site(64, 4096, True))[0]
 
 
 @pytest.mark.parametrize(
     ("config", "causal"),
-    [(STRICT["shared"], True), (TOP_W["top_w_official"], False)],
-    ids=["shared", "top_w"],
+    [(STRICT["shared"], True), (STRICT["strided"], False), (TOP_W["top_w_official"], False)],
+    ids=["shared", "strided", "top_w"],
 )
 def test_exports(config: Config, causal: bool) -> None:
     mixer, x = build(config, causal=causal).eval(), tokens(40)

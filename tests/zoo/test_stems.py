@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from archspec import CostContext, FeatureInput, ImageInput, Input, Site, TokenInput
 from zoo.contract import StemConfig
@@ -46,6 +47,41 @@ def test_learned_positions_have_one_row_per_position() -> None:
     assert params(config, 768, TokenInput(vocab_size=32000, seq_len=2048)) == (32000 + 2048) * 768
     cost = config.cost(CostContext(768, 2048, input=TokenInput(vocab_size=32000, seq_len=2048)))
     assert cost.params_embedding == cost.params
+
+
+def test_positions_on_axes_are_sums_by_coordinate() -> None:
+    """2 x 2 x 2: the last axis runs fastest; one past the last place is an error, not a wrap."""
+    config = Embedding.Config(positions="learned", axes=(2, 2, 2))
+    stem = Embedding(config, SITE, TOKENS)
+    assert stem.positions is not None
+    assert stem.positions.weight is not None
+    row, column, channel = stem.positions.weight.split(2)
+    ids = torch.zeros(1, 8, dtype=torch.long)
+    at_five = stem(ids)[0, 5] - stem.tokens.weight[0]  # 5 = 1 * 4 + 0 * 2 + 1
+    torch.testing.assert_close(at_five, row[1] + column[0] + channel[1])
+    torch.testing.assert_close(stem.step(ids[:, 0], torch.tensor(5))[0], stem(ids)[0, 5])
+    with pytest.raises(IndexError):
+        stem.step(ids[:, 0], torch.tensor(8))
+    assert params(config, 6, TOKENS) == 11 * 6 + (2 + 2 + 2) * 6
+
+
+def test_tables_are_taken_in_turn() -> None:
+    config = Embedding.Config(n_tables=3)
+    stem = Embedding(config, SITE, TOKENS)
+    ids = torch.tensor([[4, 4, 4, 4]])
+    want = stem.tokens.weight[torch.tensor([4, 15, 26, 4])]
+    assert torch.equal(stem(ids)[0], want)
+    assert torch.equal(stem.step(ids[:, 1], torch.tensor(1))[0], want[1])
+    assert config.table_width(6) is None, "no one table, so none to share"
+    assert params(config, 6, TOKENS) == 3 * 11 * 6
+
+
+def test_axes_and_positions_must_fit() -> None:
+    assert Embedding.Config(positions="learned", axes=(2, 3)).input_misfit(TOKENS) == (
+        "'axes' 2 x 3 have fewer places than the stream's 8 positions"
+    )
+    with pytest.raises(ValidationError, match="'axes' are those of learned positions"):
+        Embedding.Config(axes=(2, 4))
 
 
 def test_positions_tell_places_apart() -> None:

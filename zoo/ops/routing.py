@@ -1,10 +1,9 @@
 """Attention inside clusters of tokens, O(L (C + w)) for C clusters (after Roy et al. 2021, arXiv:2003.05997).
 
-Two selections. ``causal_routing``: each token joins the cluster of its nearest centroid, which looks at
-that token alone, and attends to the last w members of its cluster; nothing of the future decides what the
-past sees. ``top_w_attention``, the published one: each centroid picks its w nearest tokens of the whole
-sequence; a token in several clusters gets their mean, one in none gets zero. Since later tokens crowd out
-earlier ones, it is for bidirectional models only, even where its attention is masked.
+Each token joins the cluster of its nearest centroid, which looks at that token alone, and attends to the
+last w members of its cluster; nothing of the future decides what the past sees. The published selection,
+where a centroid picks its tokens, is in ``zoo/ops/top_w.py``, what tells the clusters in
+``zoo/ops/router.py``.
 
 Shapes: B batch, H heads, L length, K head width, C clusters, w window. A mask is (B, L), True at real
 tokens; padding joins no cluster, and its outputs are finite but mean nothing. Queries are scaled by K^-1/2
@@ -13,15 +12,16 @@ unless told.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.ops.shaw import Relative, attend
+from zoo.ops.router import group_index, nearest, normalised, router_scores
+from zoo.ops.shaw import Relative, attend, scaled
 from zoo.ops.softmax_attention import HIDDEN, block_layout, sliding_attention
+
+_LAST_RESORT = -1e20  # a score that survives beside hidden ones alone
 
 
 def causal_routing(
@@ -59,7 +59,7 @@ def cluster_attention(
     """
     order = by_cluster(cluster, n_clusters=n_clusters)
     return _banded(
-        _scaled(q, scale),
+        scaled(q, scale),
         k,
         v,
         order,
@@ -86,48 +86,7 @@ def window_attention(
     B, H, L, _ = q.shape
     real = None if mask is None else mask.repeat(1, H)
     order = by_position(B, H, L, q.device)
-    return _banded(_scaled(q, None), k, v, order, window=window, causal=causal, real=real, relative=relative)
-
-
-def normalised(x: Tensor) -> Tensor:
-    """Each vector with mean 0 and variance 1, in fp32 at least: what routers compare and average."""
-    x = x.to(torch.promote_types(x.dtype, torch.float32))
-    return F.layer_norm(x, x.shape[-1:], eps=1e-6)
-
-
-def router_scores(x: Tensor, centroids: Tensor) -> Tensor:
-    """Normalised x (B, H, L, K), centroids (H, C, K) of any length -> (B, H, L, C), never below fp32."""
-    with torch.autocast(x.device.type, enabled=False):
-        return x.detach() @ normalised(centroids).to(x.dtype).transpose(-1, -2)
-
-
-def nearest(scores: Tensor, mask: Tensor | None = None) -> Tensor:
-    """(B, H, L, C) -> each token's cluster (B, H, L), the first of equals; C for padding."""
-    cluster = scores.argmax(-1)
-    return cluster if mask is None else cluster.masked_fill(~mask[:, None], scores.shape[-1])
-
-
-def cluster_statistics(x: Tensor, cluster: Tensor, *, n_clusters: int) -> Tensor:
-    """Normalised x (B, H, L, K), cluster (B, H, L) -> (H, C, K + 1): sums of members, their numbers."""
-    H, K = x.shape[1], x.shape[-1]
-    members = torch.cat([x.detach(), torch.ones_like(x[..., :1])], dim=-1).reshape(-1, K + 1)
-    sums = members.new_zeros(H * (n_clusters + 1), K + 1).index_add(0, _group(cluster, n_clusters), members)
-    return sums.view(H, n_clusters + 1, K + 1)[:, :n_clusters]
-
-
-def commitment(x: Tensor, cluster: Tensor, centroids: Tensor) -> Tensor:
-    """Mean square distance of real tokens' normalised x from their centroids, per coordinate: a scalar."""
-    _, n_clusters, K = centroids.shape
-    table = F.pad(centroids.to(x.dtype), (0, 0, 0, 1)).flatten(0, 1)  # padding has a centroid of zeros
-    distance = x - table.index_select(0, _group(cluster, n_clusters)).view(x.shape)
-    real = (cluster < n_clusters).to(x.dtype)
-    return (distance.square().sum(-1) * real).sum() / (K * real.sum()).clamp(min=1)
-
-
-def _group(cluster: Tensor, n_clusters: int) -> Tensor:
-    """(B, H, L) -> flat numbers of head and cluster, the cluster of padding included."""
-    head = torch.arange(cluster.shape[1], device=cluster.device)[:, None] * (n_clusters + 1)
-    return (cluster + head).flatten()
+    return _banded(scaled(q, None), k, v, order, window=window, causal=causal, real=real, relative=relative)
 
 
 class Order(NamedTuple):
@@ -143,7 +102,7 @@ def by_cluster(cluster: Tensor, *, n_clusters: int) -> Order:
     """Clusters (B, H, L), ``n_clusters`` for none -> tokens by head, cluster and position."""
     B, H, L = cluster.shape
     n_groups = H * (n_clusters + 1)
-    group, rows = _group(cluster, n_clusters).view(B, H * L).sort(dim=1, stable=True)
+    group, rows = group_index(cluster, n_clusters).view(B, H * L).sort(dim=1, stable=True)
     place = torch.arange(H * L, device=cluster.device).expand(B, -1)
     bounds = torch.arange(n_groups + 1, device=cluster.device).expand(B, -1).contiguous()
     bounds = torch.searchsorted(group, bounds)  # (B, groups + 1)
@@ -196,7 +155,7 @@ def read_last(
     if self_if_alone:
         hidden = hidden | ((age == 0) & (n_earlier > 0))
     bias = torch.where(hidden, HIDDEN, 0.0)
-    return attend(_scaled(q, scale), k, v, bias=bias, lag=age[None], reach=(0, w - 1), relative=relative)
+    return attend(scaled(q, scale), k, v, bias=bias, lag=age[None], reach=(0, w - 1), relative=relative)
 
 
 def by_position(batch_size: int, n_heads: int, length: int, device: torch.device) -> Order:
@@ -227,20 +186,24 @@ def _banded(
     """
     B, H, L, K = q.shape
     device, M, window = q.device, H * L, min(window, L)
-    n, size, span = block_layout(M, window, causal=causal)
-    query, key = torch.arange(size, device=device), torch.arange(span, device=device) - (window - 1)
+    n, size, span = band_layout(M, window, causal=causal)
+    query = torch.arange(size, device=device)
+    key = torch.arange(span, device=device) - (span - size if causal else window - 1)
     lag = query[:, None] - key  # (size, span)
     place = torch.arange(n, device=device)[:, None] * size
     queries, keys = ((place + x).clamp(0, M - 1).flatten() for x in (query, key))
 
     behind = (queries - order.start.index_select(1, queries)).clamp(max=window - 1).view(B, n, size, 1)
-    ahead = (order.end.index_select(1, queries) - 1 - queries).clamp(max=window - 1).view(B, n, size, 1)
-    hidden = (lag > behind) | (lag < (0 if causal else -ahead))  # (B, n, size, span)
+    bias = _beyond(behind, lag)  # (B, n, size, span)
+    if not causal:
+        ahead = (order.end.index_select(1, queries) - 1 - queries).clamp(max=window - 1).view(B, n, size, 1)
+        bias.add_(_beyond(ahead, -lag))
+    if causal or self_if_alone:
+        fixed = torch.where(lag < 0, HIDDEN if causal else 0.0, 0.0)
+        bias.add_(fixed.masked_fill(lag == 0, _LAST_RESORT) if self_if_alone else fixed)
     if real is not None:
-        hidden = hidden | (~real.index_select(1, keys).view(B, n, 1, span) & (lag != 0))
-    if self_if_alone:
-        alone = (behind if causal else behind + ahead) == 0
-        hidden = hidden | ((lag == 0) & ~alone)
+        padding = ~real.index_select(1, keys).view(B, n, 1, span) & (lag != 0)
+        bias.masked_fill_(padding, HIDDEN)
 
     def take(t: Tensor, places: Tensor) -> Tensor:
         row = order.rows.index_select(1, places) + torch.arange(B, device=device)[:, None] * M
@@ -250,7 +213,7 @@ def _banded(
         take(q, queries),
         take(k, keys),
         take(v, keys),
-        bias=torch.where(hidden, HIDDEN, 0.0),
+        bias=bias,
         lag=lag,
         reach=(0 if causal else window - 1, window - 1),
         relative=relative,
@@ -259,69 +222,15 @@ def _banded(
     return y.reshape(B * n * size, K).index_select(0, back.flatten()).view(B, H, L, K)
 
 
-def top_w_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    q_scores: Tensor,
-    k_scores: Tensor,
-    *,
-    window: int,
-    causal: bool = False,
-    mask: Tensor | None = None,
-    scale: float | None = None,
-    damping: float = 0.0,
-    relative: Relative | None = None,
-) -> Tensor:
-    """q, k, v (B, H, L, K), scores (B, H, L, C) -> (B, H, L, K): attention among the w tokens of each
-    centroid.
+def _beyond(reach: Tensor, lag: Tensor) -> Tensor:
+    """Reach of the queries (B, n, size, 1), lags (size, span) -> 0 within reach, below ``HIDDEN`` past it.
 
-    A token's output is the sum over its clusters, divided by their number plus ``damping``. The lag of
-    ``relative`` is that of the ranks inside a cluster. ``causal`` hides later members, as published: no
-    gradient from the future is left, but it still decides who is a member. Ranks of two different lists
-    cannot be compared, so it takes one.
+    A product of what is missing, for that is several times as fast as a comparison and a choice.
     """
-    assert not causal or k_scores is q_scores, "a causal cluster has one list of members for queries and keys"
-    B, H, L, K = q.shape
-    w = min(window, L)
-    head = torch.arange(B * H, device=q.device).view(B, H, 1, 1) * L
-
-    def members(scores: Tensor) -> Tensor:
-        """The w best tokens of each centroid by position, then padding, as rows of (B H L): (B, H, C, w)."""
-        scores = scores.transpose(-1, -2)  # (B, H, C, L)
-        if mask is None:
-            return scores.topk(w, dim=-1).indices.sort(dim=-1).values + head
-        best = scores.masked_fill(~mask[:, None, None], -math.inf).topk(w, dim=-1).indices
-        is_real = mask[:, None, None].expand(scores.shape).gather(-1, best)
-        return torch.where(is_real, best, best + L).sort(dim=-1).values % L + head
-
-    def take(t: Tensor, rows: Tensor) -> Tensor:
-        return t.reshape(B * H * L, K).index_select(0, rows.flatten()).view(*rows.shape, K)
-
-    q_rows = members(q_scores)
-    k_rows = q_rows if k_scores is q_scores else members(k_scores)
-    bias = torch.zeros(1, device=q.device)
-    if mask is not None:
-        real = mask[:, None].expand(B, H, L).reshape(-1)[k_rows]  # (B, H, C, w)
-        bias = torch.where(real, 0.0, HIDDEN)[..., None, :]
-    rank = torch.arange(w, device=q.device)
-    lag = rank[:, None] - rank
-    if causal:
-        bias = bias + torch.where(lag < 0, HIDDEN, 0.0)
-    y = attend(
-        take(_scaled(q, scale), q_rows),
-        take(k, k_rows),
-        take(v, k_rows),
-        bias=bias,
-        lag=lag,
-        reach=(0 if causal else w - 1, w - 1),
-        relative=relative,
-    )
-    rows = q_rows.flatten()
-    total = y.new_zeros(B * H * L, K).index_add(0, rows, y.reshape(-1, K))
-    count = y.new_zeros(B * H * L, 1).index_add(0, rows, y.new_ones(rows.shape[0], 1))
-    return (total / (count + damping if damping else count.clamp(min=1))).view(B, H, L, K)
+    return (reach.to(torch.float32) - lag.to(torch.float32)).clamp_(max=0.0).mul_(-HIDDEN)
 
 
-def _scaled(q: Tensor, scale: float | None) -> Tensor:
-    return q * (q.shape[-1] ** -0.5 if scale is None else scale)
+def band_layout(n_places: int, window: int, *, causal: bool) -> tuple[int, int, int]:
+    """Blocks, queries in a block and keys beside it, a multiple of 8: products of odd widths take longer."""
+    n, size, span = block_layout(n_places, window, causal=causal)
+    return n, size, span + -span % 8

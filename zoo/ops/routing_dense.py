@@ -1,4 +1,4 @@
-"""The definitions of what ``zoo/ops/routing.py`` computes fast: all pairs of tokens, one cluster at a time.
+"""The definitions of what ``zoo/ops/routing.py``, ``top_w.py`` and ``strided.py`` compute fast, by all pairs.
 
 Shapes: B batch, H heads, L length, K head width, C clusters.
 """
@@ -28,6 +28,20 @@ def window_attention(
     if mask is not None:
         sees = sees & (mask[:, None, None, :] | (lag == 0))
     return dense_attend(q * q.shape[-1] ** -0.5, k, v, sees=sees, lag=lag, relative=relative)
+
+
+def strided_attention(
+    q: Tensor, k: Tensor, v: Tensor, *, stride: int, causal: bool, mask: Tensor | None = None
+) -> Tensor:
+    """q, k, v (B, H, L, K) -> (B, H, L, K): tokens a multiple of ``stride`` away."""
+    i = torch.arange(q.shape[2], device=q.device)
+    lag = i[:, None] - i
+    sees = lag % stride == 0
+    if causal:
+        sees = sees & (lag >= 0)
+    if mask is not None:
+        sees = sees & (mask[:, None, None, :] | (lag == 0))
+    return dense_attend(q * q.shape[-1] ** -0.5, k, v, sees=sees, lag=lag)
 
 
 def cluster_attention(

@@ -79,3 +79,8 @@ def _rows_in_reach(relative: Relative, lag: Tensor, reach: tuple[int, int]) -> t
     ahead, behind = (min(side, m) for side in reach)
     rows = Relative(*(table[m - ahead : m + behind + 1] for table in relative))
     return rows, lag.clamp(-ahead, behind) + ahead
+
+
+def scaled(q: Tensor, scale: float | None) -> Tensor:
+    """Queries (..., K) times ``scale``, K^-1/2 unless told."""
+    return q * (q.shape[-1] ** -0.5 if scale is None else scale)

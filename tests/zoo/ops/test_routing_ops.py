@@ -5,60 +5,24 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from routing_cases import (
+    CLOSE,
+    CLOSE_GRADIENT,
+    LENGTHS,
+    PADDINGS,
+    SIDES,
+    centroids,
+    clusters_of,
+    expect_equal,
+    heads,
+    padding,
+    tables,
+)
+from torch import Tensor
 
-from zoo.causality import causality_leak, vectors
-from zoo.ops import routing, routing_dense
+from zoo.ops import router, routing, routing_dense
 from zoo.ops.shaw import Relative
-
-SIDES = pytest.mark.parametrize("causal", [True, False], ids=["causal", "bidirectional"])
-LENGTHS = pytest.mark.parametrize("length", [1, 2, 7, 31, 32, 33, 37, 63, 64, 65])  # blocks have 32 at least
-PADDINGS = ("none", "right", "left", "holes", "all_of_one_row")
-CLOSE = {"rtol": 1e-12, "atol": 1e-13}
-CLOSE_GRADIENT = {"rtol": 1e-10, "atol": 1e-11}
-
-
-def heads(length: int, *, width: int = 3, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(1000 * seed + length)
-    q, k, v = torch.randn(3, 2, 2, length, width, generator=generator, dtype=torch.float64).unbind()
-    return q.requires_grad_(), k.requires_grad_(), v.requires_grad_()
-
-
-def centroids(n_clusters: int, *, width: int = 3) -> Tensor:
-    generator = torch.Generator().manual_seed(n_clusters)
-    return torch.randn(2, n_clusters, width, generator=generator, dtype=torch.float64)
-
-
-def tables(max_rel: int, *, width: int = 3) -> Relative:
-    generator = torch.Generator().manual_seed(max_rel)
-    both = torch.randn(2, 2 * max_rel + 1, width, generator=generator, dtype=torch.float64)
-    return Relative(*(t.requires_grad_() for t in both))
-
-
-def padding(kind: str, length: int) -> Tensor | None:
-    position = torch.arange(length)
-    return {
-        "none": None,
-        "right": position < torch.tensor([[length], [max(1, length // 2)]]),
-        "left": position >= torch.tensor([[0], [length // 2]]),
-        "holes": (position % 3 != 1).expand(2, length),
-        "all_of_one_row": position < torch.tensor([[length], [0]]),
-    }[kind]
-
-
-def clusters_of(q: Tensor, n_clusters: int, mask: Tensor | None = None) -> Tensor:
-    scores = routing.router_scores(routing.normalised(q.detach()), centroids(n_clusters))
-    return routing.nearest(scores, mask)
-
-
-def expect_equal(got: Tensor, want: Tensor, inputs: list[Tensor], keep: Tensor | None) -> None:
-    """Values and gradients at real tokens."""
-    real = torch.ones(()) if keep is None else keep[:, None, :, None]
-    torch.testing.assert_close(got * real, want * real, **CLOSE)
-    weight = torch.randn(got.shape, generator=torch.Generator().manual_seed(1), dtype=got.dtype) * real
-    gradients = [torch.autograd.grad((y * weight).sum(), inputs) for y in (got, want)]
-    for a, b in zip(*gradients):
-        torch.testing.assert_close(a, b, **CLOSE_GRADIENT)
+from zoo.ops.top_w import top_w_attention
 
 
 @SIDES
@@ -95,24 +59,6 @@ def test_windows_equal_the_definition(length: int, kind: str, causal: bool) -> N
         expect_equal(got, want, [q, k, v, *(relative or ())], mask)
 
 
-@LENGTHS
-@pytest.mark.parametrize("kind", PADDINGS)
-@pytest.mark.parametrize("window", [1, 5, 40])
-def test_top_w_equals_the_definition(length: int, kind: str, window: int) -> None:
-    q, k, v = heads(length)
-    mask = padding(kind, length)
-    scores = [routing.router_scores(routing.normalised(t.detach()), centroids(4)) for t in (q, k)]
-    for relative in (None, tables(3)):
-        for q_scores, k_scores, causal in ((*scores, False), (scores[0], scores[0], True)):
-            got, want = (
-                ops.top_w_attention(
-                    q, k, v, q_scores, k_scores, window=window, causal=causal, mask=mask, relative=relative
-                )
-                for ops in (routing, routing_dense)
-            )
-            expect_equal(got, want, [q, k, v, *(relative or ())], mask)
-
-
 @SIDES
 @LENGTHS
 def test_strict_equals_bruteforce(length: int, causal: bool) -> None:
@@ -123,7 +69,7 @@ def test_strict_equals_bruteforce(length: int, causal: bool) -> None:
     for b in range(2):
         for h in range(2):
             chosen = [
-                int((routing.normalised(x) @ routing.normalised(mu[h]).T).argmax()) for x in q[b, h].unbind()
+                int((router.normalised(x) @ router.normalised(mu[h]).T).argmax()) for x in q[b, h].unbind()
             ]
             for i in range(length):
                 members = [j for j in range(length) if chosen[j] == chosen[i]]
@@ -141,51 +87,9 @@ def test_single_cluster_full(length: int, causal: bool) -> None:
     want = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
     got = routing.causal_routing(q, k, v, centroids(1), window=length, causal=causal)
     torch.testing.assert_close(got, want, **CLOSE)
-    scores = routing.router_scores(routing.normalised(q), centroids(1))
-    got = routing.top_w_attention(q, k, v, scores, scores, window=length, causal=causal)
+    scores = router.router_scores(router.normalised(q), centroids(1))
+    got = top_w_attention(q, k, v, scores, scores, window=length, causal=causal)
     torch.testing.assert_close(got, want, **CLOSE)
-
-
-class TopW(nn.Module):
-    """Published routing, used causally: x is query, key and value, and the members are sorted by position."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("centroids", torch.randn(2, 3, 4))
-
-    def forward(self, x: Tensor) -> Tensor:
-        q = x.unflatten(-1, (2, 4)).transpose(1, 2)
-        scores = routing.router_scores(routing.normalised(q), self.centroids)
-        y = routing.top_w_attention(q, q, q, scores, scores, window=6, causal=True)
-        return y.transpose(1, 2).flatten(2)
-
-
-class Strict(TopW):
-    def forward(self, x: Tensor) -> Tensor:
-        q = x.unflatten(-1, (2, 4)).transpose(1, 2)
-        return routing.causal_routing(q, q, q, self.centroids, window=6).transpose(1, 2).flatten(2)
-
-
-def test_leak_detected_for_top_w() -> None:
-    """No gradient comes from the future, and yet the future decides who is read: the gate must see that."""
-    module = TopW().double()
-    x = torch.randn(1, 33, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    for t in (0, 8, 20):
-        x = x.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(module(x)[0, : t + 1].sum(), x)
-        assert not gradient[0, t + 1 :].any()
-    leak = causality_leak(module, vectors(8))
-    assert leak is not None
-    assert leak.what == "future"
-    assert causality_leak(Strict(), vectors(8), lengths=(2, 7, 16, 33, 65)) is None
-
-
-def test_ranks_of_two_lists_are_refused() -> None:
-    """Unshared queries and keys have two lists of members, whose ranks no causal mask can compare."""
-    q, k, v = heads(9)
-    scores = [routing.router_scores(routing.normalised(t), centroids(2)) for t in (q, k)]
-    with pytest.raises(AssertionError, match="one list"):
-        routing.top_w_attention(q, k, v, *scores, window=3, causal=True)
 
 
 @SIDES
@@ -199,10 +103,10 @@ def test_empty_row_guard(kind: str, causal: bool) -> None:
         q, k, v, one_each, n_clusters=35, window=4, causal=causal, self_if_alone=True
     )
     torch.testing.assert_close(y, v, **CLOSE)
-    scores = routing.router_scores(routing.normalised(q), centroids(3))
+    scores = router.router_scores(router.normalised(q), centroids(3))
     for y in (
         routing.causal_routing(q, k, v, centroids(3), window=4, causal=causal, mask=mask),
-        routing.top_w_attention(q, k, v, scores, scores, window=4, causal=causal, mask=mask),
+        top_w_attention(q, k, v, scores, scores, window=4, causal=causal, mask=mask),
         routing.window_attention(q, k, v, window=4, causal=causal, mask=mask, relative=tables(2)),
     ):
         assert y.isfinite().all()
@@ -217,41 +121,10 @@ def test_alone_hides_itself_beside_others() -> None:
     torch.testing.assert_close(y, want, **CLOSE)
 
 
-def picks(*rows: list[int], length: int = 4) -> Tensor:
-    """Scores (2, 2, L, C) by which centroid c picks the tokens of row c first."""
-    scores = torch.zeros(length, len(rows), dtype=torch.float64)
-    for c, row in enumerate(rows):
-        scores[row, c] = 1.0
-    return scores.expand(2, 2, length, len(rows))
-
-
-def test_unassigned_zero() -> None:
-    q, k, v = heads(4)
-    scores = picks([0, 1], [1, 2])
-    y = routing.top_w_attention(q, k, v, scores, scores, window=2)
-    assert not y[:, :, 3].any()
-    assert y[:, :, :3].all()
-
-
-@pytest.mark.parametrize("damping", [0.0, 1e-2])
-def test_multi_mean(damping: float) -> None:
-    """A token of two clusters gets the mean of what it reads in each, damped in the official form."""
-    q, k, v = (t.detach() for t in heads(4))
-    scores = picks([0, 1], [1, 2])
-    y = routing.top_w_attention(q, k, v, scores, scores, window=2, damping=damping)
-
-    def read(i: int, members: list[int]) -> Tensor:
-        logits = torch.einsum("bhk,bhnk->bhn", q[:, :, i], k[:, :, members]) * 3**-0.5
-        return torch.einsum("bhn,bhnk->bhk", logits.softmax(-1), v[:, :, members])
-
-    torch.testing.assert_close(y[:, :, 0], read(0, [0, 1]) / (1 + damping), **CLOSE)
-    torch.testing.assert_close(y[:, :, 1], (read(1, [0, 1]) + read(1, [1, 2])) / (2 + damping), **CLOSE)
-
-
 def test_ties() -> None:
     """Of equally near centroids the first one counts; equal tokens keep their order inside a cluster."""
     scores = torch.tensor([[1.0, 1.0, 0.0], [0.0, 2.0, 2.0], [3.0, 3.0, 3.0]])[None, None]
-    assert routing.nearest(scores)[0, 0].tolist() == [0, 1, 0]
+    assert router.nearest(scores)[0, 0].tolist() == [0, 1, 0]
     cluster = torch.tensor([[[1, 0, 1, 0, 1], [0, 0, 2, 0, 2]]])
     order = routing.by_cluster(cluster, n_clusters=2)
     assert order.rows[0].tolist() == [1, 3, 0, 2, 4, 5, 6, 8, 7, 9]
@@ -268,12 +141,12 @@ def test_ties() -> None:
 def test_statistics_and_loss_equal_the_definition(kind: str) -> None:
     q = heads(23)[0]
     mask = padding(kind, 23)
-    x, cluster = routing.normalised(q), clusters_of(q, 4, mask)
-    got, want = (ops.cluster_statistics(x, cluster, n_clusters=4) for ops in (routing, routing_dense))
+    x, cluster = router.normalised(q), clusters_of(q, 4, mask)
+    got, want = (ops.cluster_statistics(x, cluster, n_clusters=4) for ops in (router, routing_dense))
     torch.testing.assert_close(got, want, **CLOSE)
     n_real = 46 if mask is None else int(mask.sum())
     assert got[..., -1].sum(1).tolist() == [n_real, n_real]
-    losses = [ops.commitment(x, cluster, centroids(4)) for ops in (routing, routing_dense)]
+    losses = [ops.commitment(x, cluster, centroids(4)) for ops in (router, routing_dense)]
     torch.testing.assert_close(*losses, **CLOSE)
     gradients = [torch.autograd.grad(loss, q, retain_graph=True)[0] for loss in losses]
     torch.testing.assert_close(*gradients, **CLOSE_GRADIENT)
@@ -282,10 +155,10 @@ def test_statistics_and_loss_equal_the_definition(kind: str) -> None:
 def test_router_is_in_fp32_under_autocast() -> None:
     q = heads(9)[0].detach().float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        x = routing.normalised(q.bfloat16())
-        scores = routing.router_scores(x, centroids(3))
+        x = router.normalised(q.bfloat16())
+        scores = router.router_scores(x, centroids(3))
     assert x.dtype == scores.dtype == torch.float32
-    torch.testing.assert_close(scores, routing.router_scores(x, centroids(3)), rtol=0, atol=0)
+    torch.testing.assert_close(scores, router.router_scores(x, centroids(3)), rtol=0, atol=0)
 
 
 def test_gradcheck() -> None:

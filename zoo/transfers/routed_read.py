@@ -1,0 +1,159 @@
+"""A read or write of FIT through clusters: a query attends to the source tokens that its centroid picks.
+
+    update = Wo attention(Wq LN(queries), Wk LN(source), Wv LN(source)) + bo
+
+As ``read`` and ``write`` (FIT: Chen & Li 2023, arXiv:2305.12689), but a query sees ``cluster_window`` source
+tokens of each head instead of all of them: those nearest to the centroid that is nearest to the query (see
+``zoo/ops/routed_cross.py``; after Roy et al. 2021, arXiv:2003.05997). Centroids are buffers: a moving average
+of the source's keys, updated in ``apply_statistics``; queries have no part in it, since a transfer is not
+told which of them are padding.
+
+Shapes: B batch, M queries of width Dq, N source tokens of width Ds, H heads of width K = min(Dq, Ds) / H, C
+clusters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from archspec import Capabilities, Cost, CostContext, Site
+from zoo.contract import MixerOutput, Transfer
+from zoo.norms import LayerNorm
+from zoo.ops import routing_dense
+from zoo.ops.cross import CrossConfig
+from zoo.ops.routed_cross import dense_routed_cross_attention, query_blocks, routed_cross_attention
+from zoo.ops.router import cluster_statistics, commitment, moved, nearest, normalised, router_scores
+
+
+class RoutedRead(Transfer):
+    class Config(CrossConfig):
+        paper: ClassVar[str] = "Roy et al. 2021, arXiv:2003.05997; Chen & Li 2023, arXiv:2305.12689"
+        kind: Literal["routed_read"] = "routed_read"
+        n_clusters: PositiveInt = Field(4, description="centroids of each head")
+        cluster_window: PositiveInt = Field(32, description="source tokens of each centroid")
+        decay: float = Field(
+            0.99, ge=0, lt=1, description="of the centroids' moving average, per optimizer step"
+        )
+        commitment: float = Field(
+            1e-4, ge=0, description="weight of the loss between keys and their centroids"
+        )
+        freeze_router: bool = Field(False, description="centroids stay as they are in training too")
+
+        def capabilities(self) -> Capabilities:
+            return Capabilities(
+                causal="never",
+                cross=True,
+                updates_buffers=not self.freeze_router,
+                aux_loss=True,
+                complexity="L^1.5",
+            )
+
+        def cost(self, ctx: CostContext) -> Cost:
+            Dq, Ds, C = ctx.d_model, ctx.d_source, self.n_clusters
+            A = min(Dq, Ds)
+            n_queries, n_source = ctx.tokens, ctx.batch_size * ctx.source_len
+            params = (2 * Dq * A + A + Dq) + 2 * (Ds * A + A) + 2 * Dq + 2 * Ds
+            n, size = query_blocks(ctx.seq_len, C)
+            w = min(self.cluster_window, ctx.source_len)
+            pairs, needed = ctx.batch_size * n * size * w, n_queries * w
+            maps = n_queries * 2 * Dq * A + n_source * 2 * Ds * A + (n_queries + n_source) * C * A
+            inputs = n_queries * Dq + n_source * Ds
+            inner = 2 * (n_queries + n_source) * A  # q, k, v and the attention's output
+            copies = 2 * ctx.batch_size * n * (size + w) * A  # the same in blocks
+            scores = self.n_heads * C * (n_queries + n_source)  # fp32
+            return Cost(
+                params=params,
+                params_active=params,
+                buffer_bytes=4 * C * A,
+                flops=2 * (maps + 2 * pairs * A),
+                flops_needed=2 * (maps + 2 * needed * A),
+                flops_elementwise=6 * inputs + 5 * pairs * self.n_heads + 3 * inner + 2 * scores,
+                bytes_moved=ctx.item_bytes * (params + 4 * inputs + 3 * inner + 2 * copies) + 12 * scores,
+                activation_bytes=(ctx.item_bytes + max(4, ctx.item_bytes)) * inputs
+                + ctx.item_bytes * (inner + copies)
+                + 4 * n_source * A,
+                workspace_bytes=ctx.item_bytes * (inputs + inner + copies) + 8 * scores,
+            )
+
+    config: Config
+    centroids: Tensor
+    examples: ClassVar = (
+        Config(n_heads=2, n_clusters=3, cluster_window=4),
+        Config(n_heads=1, n_clusters=2, cluster_window=40, eps=1e-3, freeze_router=True),
+        Config(n_heads=4, n_clusters=5, cluster_window=1),
+    )
+
+    def __init__(self, config: Config, site: Site, d_source: int):
+        super().__init__()
+        assert config.source_misfit(site.d_model, d_source) is None
+        self.config = config
+        inner = min(site.d_model, d_source)
+        self.query_norm = LayerNorm(LayerNorm.Config(eps=config.eps), site.d_model)
+        self.source_norm = LayerNorm(LayerNorm.Config(eps=config.eps), d_source)
+        self.q = nn.Linear(site.d_model, inner)
+        self.k = nn.Linear(d_source, inner)
+        self.v = nn.Linear(d_source, inner)
+        self.out = nn.Linear(inner, site.d_model)
+        for linear in (self.q, self.k, self.v, self.out):
+            nn.init.zeros_(linear.bias)
+        centroids = normalised(torch.randn(config.n_heads, config.n_clusters, inner // config.n_heads))
+        self.register_buffer("centroids", centroids)
+
+    def forward(self, queries: Tensor, source: Tensor, mask: Tensor | None = None) -> MixerOutput:
+        source = self.source_norm(source)
+        q = self._heads(self.q(self.query_norm(queries)))  # (B, H, M, K)
+        k, v = self._heads(self.k(source)), self._heads(self.v(source))  # (B, H, N, K)
+        own = nearest(router_scores(normalised(q), self.centroids))  # (B, H, M)
+        seen = normalised(k)
+        scores = router_scores(seen, self.centroids)  # (B, H, N, C)
+        y = routed_cross_attention(q, k, v, own, scores, window=self.config.cluster_window, mask=mask)
+        y = self.out(y.transpose(1, 2).flatten(2))
+        if not self.training:
+            return self._without_products(y)
+        cluster, C = nearest(scores, mask), self.config.n_clusters
+        loss = self.config.commitment * commitment(seen, cluster, self.centroids)
+        return MixerOutput(y, loss, cluster_statistics(seen, cluster, n_clusters=C))
+
+    def reference(self, queries: Tensor, source: Tensor, mask: Tensor | None = None) -> MixerOutput:
+        source = self.source_norm.reference(source)
+        q = self._heads(self.q(self.query_norm.reference(queries)))
+        k, v = self._heads(self.k(source)), self._heads(self.v(source))
+        q_scores, k_scores = (
+            torch.einsum("bhik,hck->bhic", normalised(t.detach()), normalised(self.centroids)) for t in (q, k)
+        )
+        own, window = q_scores.argmax(-1), self.config.cluster_window
+        y = dense_routed_cross_attention(q, k, v, own, k_scores, window=window, mask=mask)
+        y = self.out(y.transpose(1, 2).flatten(2))
+        if not self.training:
+            return self._without_products(y)
+        cluster, C = nearest(k_scores, mask), self.config.n_clusters
+        loss = self.config.commitment * routing_dense.commitment(normalised(k), cluster, self.centroids)
+        return MixerOutput(y, loss, routing_dense.cluster_statistics(normalised(k), cluster, n_clusters=C))
+
+    @torch.no_grad()
+    def apply_statistics(self, statistics: Tensor) -> None:
+        """As ``Routing``'s: centroids moved towards the means of what chose them, in all processes."""
+        if not self.config.freeze_router:
+            self.centroids.copy_(moved(self.centroids, statistics, decay=self.config.decay))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """(B, L, A) -> (B, H, L, K)."""
+        return x.view(*x.shape[:2], self.config.n_heads, -1).transpose(1, 2)
+
+    def _without_products(self, y: Tensor) -> MixerOutput:
+        nothing = F.pad(torch.zeros_like(self.centroids), (0, 1))
+        return MixerOutput(y, nothing.new_zeros(()), nothing)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RoutedRead:
+        """As ``Routing``'s: centroids are never below float32."""
+        kept = self.centroids
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.centroids.dtype.itemsize < 4:
+            self.centroids = kept.to(self.centroids.device)
+        return self
