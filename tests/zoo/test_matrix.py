@@ -59,6 +59,15 @@ def test_toeplitz_lags_stand_where_they_belong() -> None:
     torch.testing.assert_close(m[:, :, 2, 9], inputs[:, 7, H:])
 
 
+@pytest.mark.parametrize("length", [9, L])
+def test_toeplitz_tables_run_from_the_lowest_lag_to_the_highest(length: int) -> None:
+    mixer = build("toeplitz", data_dependent=False)
+    table = mixer.structure.lags * 0.5 * L**-0.5  # lag l stands at L - 1 + l
+    m = matrix_of(mixer, tokens(length))[0]
+    for i, j in ((0, 0), (7, 2), (2, 7), (8, 0), (0, 8)):
+        torch.testing.assert_close(m[:, i, j], table[:, L - 1 + i - j])
+
+
 def test_dft_is_the_real_part_of_the_transform() -> None:
     m = matrix_of(build("dft", data_dependent=False), tokens())[0, 0]
     eye = torch.eye(L, dtype=torch.float64)
