@@ -17,6 +17,9 @@ CONFIGS = {
     "plain": Config(d_state=6, d_head=4, chunk_size=16),
     "grouped": Config(d_state=3, d_head=4, n_groups=2, expand=3, d_conv=3, chunk_size=7, bias=True),
     "smallest": Config(d_state=1, d_head=8, expand=1, d_conv=1, chunk_size=1),
+    "unshifted": Config(d_state=3, d_head=4, chunk_size=7, shift=False),
+    "sum of two scans": Config(d_state=3, d_head=4, chunk_size=5, n_groups=2, shift=False, diagonal=False),
+    "plain diagonal": Config(d_state=3, d_head=4, chunk_size=5, diagonal=False),
 }
 EACH = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 

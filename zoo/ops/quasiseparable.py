@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.ops.ssd import carry, chunk_layout, in_chunks, read, summaries, within_chunks
+from zoo.ops.ssd import carry, chunk_layout, in_chunks, read, ssd, summaries, within_chunks
 
 
 class OneWay(NamedTuple):
@@ -89,6 +89,28 @@ def dense_quasiseparable(ahead: OneWay, back: OneWay) -> Tensor:
     return m + _side(
         back._replace(c=_advanced(back.c)), H, above, between=_sums_between(back.log_decay).transpose(-1, -2)
     )
+
+
+def unshifted(x: Tensor, ahead: OneWay, back: OneWay, *, chunk_size: int) -> Tensor:
+    """The same without the shift: both scans read with c of their own position, which then counts twice."""
+    y, _ = ssd(x * ahead.dt[..., None], ahead.log_decay, ahead.b, ahead.c, chunk_size=chunk_size)
+    x, back = x.flip(1), OneWay(*(t.flip(1) for t in back))
+    z, _ = ssd(x * back.dt[..., None], back.log_decay, back.b, back.c, chunk_size=chunk_size)
+    return y + z.flip(1)
+
+
+def dense_unshifted(ahead: OneWay, back: OneWay) -> Tensor:
+    """The matrix of ``unshifted``, (B, H, L, L)."""
+    L, H = ahead.dt.shape[1:]
+    i = torch.arange(L, device=ahead.dt.device)
+    below, above = i[:, None] >= i, i[:, None] <= i
+    row, column = (way.log_decay.transpose(1, 2) for way in (ahead, back))
+    distinct = i[:, None] != i
+    decays = _sums_between(ahead.log_decay) + torch.where(distinct, row[..., :, None], 0.0)
+    decays_back = _sums_between(back.log_decay).transpose(-1, -2) + torch.where(
+        distinct, column[..., :, None], 0.0
+    )
+    return _side(ahead, H, below, between=decays) + _side(back, H, above, between=decays_back)
 
 
 def _side(way: OneWay, n_heads: int, where: Tensor, *, between: Tensor) -> Tensor:

@@ -5,7 +5,8 @@
 
 Both directions share ``dt_bias`` and A = -exp(A_log). As in the published code, row i reads with C of its
 neighbour (i - 1 ahead, i + 1 back), and the norm comes before the gate. Padding has x = 0 and dt = 0, so that
-nothing of it enters the scan from the right.
+nothing of it enters the scan from the right. For ablations, ``shift: false`` reads with C of the position
+itself, in two passes, and ``diagonal: false`` leaves D alone; both off is the plain sum of two scans.
 
 Shapes: B batch, L length, D d_model, I d_inner = expand D, H = I / d_head heads, P d_head, G n_groups,
 N d_state, k d_conv; C = I + 4 G N channels of the convolution.
@@ -27,12 +28,14 @@ from zoo.ops.grouped_norm import grouped_rms_norm
 from zoo.ops.quasiseparable import (
     OneWay,
     dense_quasiseparable,
+    dense_unshifted,
     quasiseparable,
     quasiseparable_macs,
     quasiseparable_macs_needed,
+    unshifted,
 )
 from zoo.ops.short_conv import short_conv
-from zoo.ops.ssd import step_size_bias
+from zoo.ops.ssd import ssd_macs, ssd_macs_needed, step_size_bias
 
 
 class Hydra(Mixer):
@@ -46,6 +49,12 @@ class Hydra(Mixer):
         d_conv: int = Field(7, ge=1, le=63, description="taps of the centered depthwise convolution; odd")
         chunk_size: PositiveInt = Field(
             64, le=4096, description="speed and memory only; the result is the same"
+        )
+        shift: bool = Field(
+            True, description="scans see the neighbours alone; false: both see the token itself too"
+        )
+        diagonal: bool = Field(
+            True, description="a token's own weight depends on the token; false: one learned weight per head"
         )
         bias: bool = Field(False, description="biases of the input and output projections")
 
@@ -82,11 +91,15 @@ class Hydra(Mixer):
             I = self.expand * D  # noqa: E741
             d_conv_in = I + 4 * self.n_groups * N
             d_in = I + d_conv_in + 2 * H
-            weights = D * d_in + I * D + I * H
+            weights = D * d_in + I * D + self.diagonal * I * H
             params = weights + d_conv_in * (self.d_conv + 1) + 3 * H + I + self.bias * (d_in + D)
             sizes = {"n_heads": H, "d_head": self.d_head, "n_groups": self.n_groups, "d_state": N}
-            scan = quasiseparable_macs(ctx.seq_len, self.chunk_size, **sizes)
-            needed = quasiseparable_macs_needed(ctx.seq_len, self.chunk_size, **sizes)
+            if self.shift:
+                scan = quasiseparable_macs(ctx.seq_len, self.chunk_size, **sizes)
+                needed = quasiseparable_macs_needed(ctx.seq_len, self.chunk_size, **sizes)
+            else:  # two passes
+                scan = 2 * ssd_macs(ctx.seq_len, self.chunk_size, **sizes)
+                needed = 2 * ssd_macs_needed(ctx.seq_len, self.chunk_size, **sizes)
             maps = ctx.tokens * (weights + d_conv_in * self.d_conv)
             chunk = min(ctx.seq_len, self.chunk_size)
             matrices = ctx.tokens * chunk * (3 * H + 2 * self.n_groups)
@@ -108,6 +121,7 @@ class Hydra(Mixer):
         Config(d_state=8, d_head=8, chunk_size=16),
         Config(d_state=3, d_head=4, n_groups=2, expand=3, d_conv=3, chunk_size=5, bias=True),
         Config(d_state=1, d_head=2, expand=1, d_conv=1, chunk_size=1),
+        Config(d_state=3, d_head=8, n_groups=2, chunk_size=7, shift=False, diagonal=False),
     )
 
     config: Config
@@ -126,7 +140,7 @@ class Hydra(Mixer):
             nn.init.uniform_(parameter, -(config.d_conv**-0.5), config.d_conv**-0.5)
         self.dt_bias = nn.Parameter(step_size_bias(self.n_heads))
         self.A_log = nn.Parameter(torch.zeros(self.n_heads))
-        self.D_proj = nn.Linear(self.d_inner, self.n_heads, bias=False)
+        self.D_proj = nn.Linear(self.d_inner, self.n_heads, bias=False) if config.diagonal else None
         self.D_skip = nn.Parameter(torch.ones(self.n_heads))
         self.norm_weight = nn.Parameter(torch.ones(self.d_inner))
         self.out_proj = nn.Linear(self.d_inner, site.d_model, bias=config.bias)
@@ -137,12 +151,14 @@ class Hydra(Mixer):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         z, values, ahead, back = self._inputs(x, mask)
-        y = quasiseparable(values, ahead, back, chunk_size=self.config.chunk_size)
+        product = quasiseparable if self.config.shift else unshifted
+        y = product(values, ahead, back, chunk_size=self.config.chunk_size)
         return self._finish(y, values, z)
 
     def reference(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         z, values, ahead, back = self._inputs(x, mask)
-        y = torch.einsum("bhij,bjhp->bihp", dense_quasiseparable(ahead, back), values)
+        matrix = dense_quasiseparable if self.config.shift else dense_unshifted
+        y = torch.einsum("bhij,bjhp->bihp", matrix(ahead, back), values)
         return self._finish(y, values, z)
 
     def _inputs(self, u: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, OneWay, OneWay]:
@@ -166,7 +182,9 @@ class Hydra(Mixer):
 
     def _finish(self, y: Tensor, x: Tensor, z: Tensor) -> Tensor:
         """M x and x (B, L, H, P), z (B, L, I) -> (B, L, D): the diagonal, then norm, then gate."""
-        diagonal = self.D_proj(x.flatten(-2)) + self.D_skip  # (B, L, H)
+        diagonal = self.D_skip  # (H,)
+        if self.D_proj is not None:
+            diagonal = self.D_proj(x.flatten(-2)) + diagonal  # (B, L, H)
         y = (y + diagonal[..., None] * x).flatten(-2)
         y = grouped_rms_norm(y, self.norm_weight)
         return self.out_proj((y * F.silu(z)).to(z.dtype))
