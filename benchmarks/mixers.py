@@ -30,7 +30,7 @@ from torch.profiler import ProfilerActivity, profile
 from archspec import Site
 from zoo import load_zoo
 from zoo.contract import MixerOutput
-from zoo.ops.combiner import fixed_attention
+from zoo.ops.combiner_fixed import fixed_attention
 from zoo.ops.quasiseparable import OneWay, quasiseparable
 from zoo.ops.routing import causal_routing
 from zoo.ops.ssd import ssd

@@ -142,9 +142,14 @@ def test_biases_start_at_zero_and_count() -> None:
     [
         ({"span": 0}, "greater than 0"),
         ({"n_heads": 0}, "greater than 0"),
-        ({"variant": "axial"}, "'fixed'"),
-        ({"local_summary": "relu-mean"}, "'identity-max'"),
+        ({"variant": "learnable"}, "'fixed'"),
+        ({"local_summary": "relu-median"}, "'identity-max'"),
         ({"window": 3}, "window"),
+        ({"variant": "logsparse", "span": 8}, r"'span' \(8\) means nothing to variant 'logsparse'"),
+        ({"variant": "axial", "local_summary": "relu-max"}, "'local_summary'"),
+        ({"row_summary": "proj"}, "'row_summary'"),
+        ({"groups": "vertical"}, "'groups'"),
+        ({"variant": "mixture", "compat": "official"}, "'compat'"),
     ],
 )
 def test_config_refuses(fields: dict[str, object], words: str) -> None:

@@ -1,45 +1,97 @@
 """Combiner: full attention at sparse cost (Ren et al. 2021, arXiv:2107.05768).
 
-The sequence is cut into spans. A token attends to its own span token by token, and to every earlier span
-(bidirectional: every other span) as a whole: one entry of the same softmax, whose key is the maximum of the
-span's keys and whose value is what the maximum of the span's queries reads from the span. So every token
-has the whole sequence in reach, and a span of 1, or one as long as the sequence, is full attention exactly.
-With n spans of s tokens the cost is L (s + n), which is L^1.5 where the span follows the square root of the
-length.
+A query reads some tokens directly, and the rest of its support span by span: one entry of the same softmax
+for a whole span, whose key pools the span's keys and whose value is what a query of the span's own reads
+from it. So every token has the whole sequence in reach. What is direct and what is a span is the variant:
+
+    fixed      spans of s tokens; direct: the own one
+    logsparse  at each level l, the sibling of the own block of 2^l tokens; direct: itself and its neighbour
+    axial      rows of s tokens, each summarised for a column by the row's token there; direct: the own row
+    mixture    rows of s tokens; parts of columns above, of rows left and right; direct: own row and column
+
+A span of 1, or one as long as the sequence, is full attention exactly (axial: unless a projection makes the
+keys). With n spans of s tokens the cost is L (s + n), which is L^1.5 where the span follows the square root
+of the length, and L log L for logsparse. Bidirectional logsparse and mixture are ours: the published ones
+are causal, or (mixture, in the authors' code) count a token twice and read empty parts.
 
 Shapes: B batch, L length, D d_model, H n_heads, K d_head, s span, n spans.
 """
 
 from __future__ import annotations
 
-import math
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from archspec import Capabilities, Cost, CostContext, MixerConfig, Site
+from archspec.components import spec_problem
 from zoo.contract import Mixer, State
-from zoo.ops.combiner import augmented_attention, fixed_attention, span_summaries
+from zoo.ops.combiner_axial import Axial, RowSummary, RowSummaryKind
+from zoo.ops.combiner_fixed import Fixed
+from zoo.ops.combiner_logsparse import Logsparse
+from zoo.ops.combiner_mixture import Groups, Mixture
+from zoo.ops.combiner_pattern import Pattern, Tokens
+from zoo.ops.combiner_summary import LocalSummary, Summary
+
+Variant = Literal["fixed", "logsparse", "axial", "mixture"]
+_OPTIONS: dict[Variant, tuple[str, ...]] = {
+    "fixed": ("span", "local_summary", "compat"),
+    "logsparse": ("local_summary",),
+    "axial": ("span", "row_summary", "compat"),
+    "mixture": ("span", "local_summary", "groups"),
+}
 
 
 class Combiner(Mixer):
     class Config(MixerConfig):
         paper: ClassVar[str] = "Ren et al. 2021, arXiv:2107.05768"
         kind: Literal["combiner"] = "combiner"
-        variant: Literal["fixed"] = Field("fixed", description="fixed: spans of equal length")
+        variant: Variant = Field(
+            "fixed",
+            description="fixed: spans of equal length; logsparse: of all powers of two; axial: rows, each "
+            "summarised for every column; mixture: rows and columns",
+        )
         n_heads: PositiveInt = Field(4, description="heads")
         d_head: PositiveInt | None = Field(None, description="width of a head; default d_model / n_heads")
         span: PositiveInt = Field(
-            64, description="tokens in a span; about the square root of the length is cheapest"
+            64,
+            description="tokens in a span, or in a row; about the square root of the length is cheapest",
         )
-        local_summary: Literal["identity-max"] = Field(
+        local_summary: LocalSummary = Field(
             "identity-max",
-            description="what makes a span's query and key of its tokens': their maximum, untransformed",
+            description="what makes a span's query and key of its tokens': a map of each and how they pool; "
+            "deepset: a linear map of each head's vectors, then ReLU",
+        )
+        row_summary: RowSummaryKind = Field(
+            "wsum",
+            description="axial: a row's key for a column, of the token there (none), of all (wsum), or by a "
+            "projection of the row's value (proj) or of the wsum (wsum_proj)",
+        )
+        groups: Groups = Field(
+            "both", description="mixture: summaries of columns (vertical), of rows (horizontal), or both"
         )
         qkv_bias: bool = Field(False, description="bias of the query, key and value projections")
         out_bias: bool = Field(False, description="bias of the output projection")
+
+        compat: Literal["none", "official"] = Field(
+            "none",
+            description="official: a bidirectional fixed or axial layer reads the summary of the query's own "
+            "span as well",
+        )
+
+        @model_validator(mode="after")
+        def _nothing_is_ignored(self) -> Combiner.Config:
+            for name in ("span", "local_summary", "row_summary", "groups", "compat"):
+                value, fields = getattr(self, name), type(self).model_fields
+                if name not in _OPTIONS[self.variant] and value != fields[name].default:
+                    users = ", ".join(variant for variant, names in _OPTIONS.items() if name in names)
+                    raise spec_problem(
+                        f"'{name}' ({value}) means nothing to variant '{self.variant}'",
+                        f"it belongs to: {users}",
+                    )
+            return self
 
         def head_width(self, d_model: int) -> int:
             return self.d_head or d_model // self.n_heads
@@ -50,74 +102,87 @@ class Combiner(Mixer):
             return None
 
         def smells(self, site: Site) -> list[str]:
-            if self.span >= site.seq_len:
-                return [f"span {self.span} >= seq_len {site.seq_len}: full attention in disguise"]
-            if self.span == 1:
-                return ["span 1: full attention in disguise, and slower"]
-            return []
+            found = []
+            if "span" in _OPTIONS[self.variant]:
+                if self.span >= site.seq_len:
+                    found.append(f"span {self.span} >= seq_len {site.seq_len}: full attention in disguise")
+                elif self.span == 1:
+                    found.append("span 1: full attention in disguise, and slower")
+            if self.compat == "official" and site.causal:
+                found.append("compat official changes nothing in a causal model")
+            return found
 
         def capabilities(self) -> Capabilities:
-            return Capabilities(causal="switch", decode="growing", needs_position=True, complexity="L^1.5")
+            return Capabilities(
+                causal="switch",
+                decode="growing",
+                needs_position=True,
+                complexity="L log L" if self.variant == "logsparse" else "L^1.5",
+            )
+
+        def pattern(self, causal: bool) -> Fixed | Logsparse | Axial | Mixture:
+            """What the variant reads, by which ops, and what it counts."""
+            twice = self.compat == "official"
+            match self.variant:
+                case "fixed":
+                    return Fixed(self.span, causal, own_span_twice=twice)
+                case "logsparse":
+                    return Logsparse(causal)
+                case "axial":
+                    return Axial(self.span, causal, self.row_summary, own_row_twice=twice)
+                case "mixture":
+                    return Mixture(self.span, causal, self.groups)
 
         def cost(self, ctx: CostContext) -> Cost:
-            d_inner = self.n_heads * self.head_width(ctx.d_model)
+            d_head, decodes = self.head_width(ctx.d_model), ctx.phase == "decode"
+            d_inner = self.n_heads * d_head
+            pattern = self.pattern(ctx.causal)
+            work = pattern.step_work(ctx.context_len) if decodes else pattern.work(ctx.seq_len)
             weights = 4 * ctx.d_model * d_inner
-            params = weights + self.qkv_bias * 3 * d_inner + self.out_bias * ctx.d_model
-            pairs, needed, n_spans = self._decode_pairs(ctx) if ctx.phase == "decode" else self._pairs(ctx)
+            map_params, map_macs = self._summary_maps(ctx.d_model)
+            params = weights + self.qkv_bias * 3 * d_inner + self.out_bias * ctx.d_model + map_params
             maps = 2 * ctx.tokens * weights
-            per_pair = 4 * ctx.batch_size * d_inner  # logit and weighted sum
-            logits = ctx.batch_size * self.n_heads * pairs
+            per_product = 2 * ctx.batch_size * d_inner
+            per_feature = 2 * ctx.batch_size * map_macs
+            logits = ctx.batch_size * self.n_heads * work.logits
             elements = ctx.tokens * d_inner
-            summaries = 2 * ctx.batch_size * n_spans * d_inner
+            kept = ctx.batch_size * d_inner * work.vectors
             kv_bytes, state_bytes = self._cache_bytes(ctx, d_inner) if ctx.causal else (0, 0)
-            cache_read = (
-                ctx.batch_size * (ctx.context_len * kv_bytes + state_bytes) if ctx.phase == "decode" else 0
-            )
+            cache_read = ctx.batch_size * (ctx.context_len * kv_bytes + state_bytes) if decodes else 0
             return Cost(
                 params=params,
                 params_active=params,
-                flops=maps + per_pair * pairs,
-                flops_needed=maps + per_pair * needed,
+                flops=maps + per_product * work.products + per_feature * work.features,
+                flops_needed=maps + per_product * work.needed + per_feature * work.features_needed,
                 flops_elementwise=6 * logits + 4 * elements,
-                bytes_moved=ctx.item_bytes
-                * (params + 2 * ctx.tokens * ctx.d_model + 8 * elements + 2 * summaries)
+                bytes_moved=ctx.item_bytes * (params + 2 * ctx.tokens * ctx.d_model + 8 * elements + 2 * kept)
                 + 4 * 4 * logits
                 + cache_read,
-                activation_bytes=ctx.item_bytes * (ctx.tokens * ctx.d_model + 4 * elements + 2 * summaries)
+                activation_bytes=ctx.item_bytes * (ctx.tokens * ctx.d_model + 4 * elements + 2 * kept)
                 + 4 * logits,
                 workspace_bytes=ctx.item_bytes * 4 * elements + 2 * 4 * logits,
                 kv_bytes_per_token=kv_bytes,
                 state_bytes=state_bytes,
             )
 
-        def _pairs(self, ctx: CostContext) -> tuple[int, int, int]:
-            """(query, key or summary) pairs per head and sequence, computed and needed; spans summarised."""
-            L = ctx.seq_len
-            s = min(self.span, L)
-            n = math.ceil(L / s)
-            last = L - (n - 1) * s  # tokens in the last span
-            if ctx.causal:
-                direct = (n - 1) * s * (s + 1) // 2 + last * (last + 1) // 2
-                read = s * (n - 1) * (n - 2) // 2 + last * (n - 1)
-                summarised = (n - 1) * s
-            else:
-                direct = (n - 1) * s * s + last * last
-                read = L * (n - 1)
-                summarised = L if n > 1 else 0
-            return n * s * (s + n + 1), direct + read + summarised, n
-
-        def _decode_pairs(self, ctx: CostContext) -> tuple[int, int, int]:
-            n, open_tokens = divmod(ctx.context_len, self.span)
-            closes = open_tokens + 1 == self.span
-            pairs = n + open_tokens + 1 + (self.span if closes else 0)
-            return pairs, pairs, 0
+        def _summary_maps(self, d_model: int) -> tuple[int, int]:
+            """Parameters of the summaries; multiply-adds of one of their features, in all heads."""
+            d_head = self.head_width(d_model)
+            d_inner = self.n_heads * d_head
+            if self.variant == "axial" and self.row_summary.endswith("proj"):
+                biases = self.out_bias * d_model + self.qkv_bias * d_inner
+                return 2 * d_model * d_inner + 2 * d_model + biases, 2 * d_model * d_inner
+            if self.local_summary.startswith("deepset"):
+                return 2 * d_head**2, d_inner * d_head
+            return 0, 0
 
         def _cache_bytes(self, ctx: CostContext, d_inner: int) -> tuple[int, int]:
-            """Of one sequence: bytes per token of the summaries; what the state holds beyond that rate."""
+            """Of one sequence: bytes per token; what the state holds beyond that rate."""
             n_tokens = ctx.context_len if ctx.phase == "decode" else ctx.seq_len
-            n_closed, n_open = divmod(n_tokens, self.span)
-            held = (1 + 2 * (n_closed + n_open)) * d_inner * ctx.item_bytes  # greatest query; keys and values
-            per_token = 2 * d_inner * ctx.item_bytes // self.span
+            cache = self.pattern(causal=True).cache(n_tokens)
+            held = (cache.vectors * d_inner + cache.inputs * ctx.d_model) * ctx.item_bytes
+            vectors, tokens = cache.per_token
+            per_token = vectors * d_inner * ctx.item_bytes // tokens
             return per_token, held - n_tokens * per_token
 
     config: Config
@@ -125,70 +190,64 @@ class Combiner(Mixer):
         Config(n_heads=2, span=4),
         Config(n_heads=3, d_head=5, span=7, qkv_bias=True, out_bias=True),
         Config(n_heads=1, d_head=2, span=1),
+        Config(n_heads=2, span=5, local_summary="deepset-mean", compat="official"),
+        Config(n_heads=2, variant="logsparse"),
+        Config(n_heads=3, d_head=5, variant="logsparse", local_summary="deepset-max"),
+        Config(n_heads=2, variant="axial", span=5),
+        Config(n_heads=3, d_head=5, variant="axial", span=4, row_summary="wsum_proj", out_bias=True),
+        Config(n_heads=2, variant="axial", span=6, row_summary="proj", qkv_bias=True, compat="official"),
+        Config(n_heads=2, variant="mixture", span=5),
+        Config(n_heads=2, variant="mixture", span=4, groups="vertical", local_summary="relu-sum"),
+        Config(n_heads=1, variant="mixture", span=6, groups="horizontal", local_summary="deepset-mean"),
     )
 
     def __init__(self, config: Config, site: Site):
         super().__init__(config, site)
-        self.n_heads, self.d_head, self.span = config.n_heads, config.head_width(site.d_model), config.span
+        self.n_heads, self.d_head = config.n_heads, config.head_width(site.d_model)
         d_inner = self.n_heads * self.d_head
         self.qkv = nn.Linear(site.d_model, 3 * d_inner, bias=config.qkv_bias)
         self.out = nn.Linear(d_inner, site.d_model, bias=config.out_bias)
         for bias in (self.qkv.bias, self.out.bias):
             if bias is not None:
                 nn.init.zeros_(bias)
+        self.pattern: Pattern[Any] = config.pattern(site.causal)
+        self.summary: Summary | RowSummary = (
+            RowSummary(
+                config.row_summary, d_model=site.d_model, n_heads=self.n_heads, d_head=self.d_head,
+                key_bias=config.qkv_bias, out_bias=config.out_bias,
+            )
+            if config.variant == "axial"
+            else Summary(config.local_summary, self.d_head)
+        )  # fmt: skip
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        q, k, v = self._project(x)
-        return self._merge(fixed_attention(q, k, v, span=self.span, causal=self.site.causal, mask=mask))
+        return self._merge(self.pattern.attend(self._project(x), self.summary, mask))
 
     def reference(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        q, k, v = self._project(x)
-        return self._merge(augmented_attention(q, k, v, span=self.span, causal=self.site.causal, mask=mask))
+        return self._merge(self.pattern.reference(self._project(x), self.summary, mask))
 
     def init_state(self, batch_size: int, *, dtype: torch.dtype, device: torch.device | str) -> State:
-        """Keys and values of the open span and its greatest query, keys and values of the closed spans."""
+        """What the pattern keeps of no tokens; see its ``init_state``."""
         assert self.site.causal, "a bidirectional layer has no decode state"
-        H, K = self.n_heads, self.d_head
-        state = {
-            name: torch.zeros(batch_size, H, 0, K, dtype=dtype, device=device)
-            for name in ("k", "v", "k_span", "v_span")
-        }
-        state["q_max"] = torch.full((batch_size, H, 1, K), -math.inf, dtype=dtype, device=device)
-        return state
+        like = torch.zeros(batch_size, self.n_heads, 0, self.d_head, dtype=dtype, device=device)
+        x = torch.zeros(batch_size, 0, self.site.d_model, dtype=dtype, device=device)
+        return self.pattern.init_state(like, x, self.summary)
 
     def prefill(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        q, k, v = self._project(x)
-        y = fixed_attention(q, k, v, span=self.span, causal=True)
-        n = x.shape[1] // self.span
-        spans = (t[:, :, : n * self.span].unflatten(2, (n, self.span)) for t in (q * self.d_head**-0.5, k, v))
-        k_span, v_span = span_summaries(*spans)  # (B, H, n, K)
-        q, k, v = (t[:, :, n * self.span :] for t in (q, k, v))
-        q_max = torch.cat([state["q_max"], q], dim=2).amax(2, keepdim=True)
-        return self._merge(y), {"k": k, "v": v, "k_span": k_span, "v_span": v_span, "q_max": q_max}
+        tokens = self._project(x)
+        y = self._merge(self.pattern.attend(tokens, self.summary))
+        return y, self.pattern.prefill(tokens, self.summary)
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        q, k, v = self._project(x[:, None])  # (B, H, 1, K)
-        k, v = (torch.cat([state[name], new], dim=2) for name, new in (("k", k), ("v", v)))
-        q_max = torch.maximum(state["q_max"], q)
-        k_span, v_span = state["k_span"], state["v_span"]
-        logits = q @ torch.cat([k, k_span], dim=2).transpose(-1, -2) * self.d_head**-0.5
-        weights = torch.softmax(logits, dim=-1, dtype=torch.promote_types(x.dtype, torch.float32)).to(v.dtype)
-        y = weights @ torch.cat([v, v_span], dim=2)
-        if k.shape[2] == self.span:  # the span closes: keep its summary, drop its tokens
-            new_k, new_v = span_summaries(q_max * self.d_head**-0.5, k, v)
-            k_span, v_span = (
-                torch.cat([k_span, new_k[:, :, None]], 2),
-                torch.cat([v_span, new_v[:, :, None]], 2),
-            )
-            k, v, q_max = k[:, :, :0], v[:, :, :0], torch.full_like(q_max, -math.inf)
-        return self._merge(y).squeeze(1), {"k": k, "v": v, "k_span": k_span, "v_span": v_span, "q_max": q_max}
+        y, state = self.pattern.step(self._project(x[:, None]), state, self.summary)
+        return self._merge(y).squeeze(1), state
 
-    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, L, D) -> queries, keys and values, each (B, H, L, K), not yet scaled."""
+    def _project(self, x: Tensor) -> Tokens:
+        """(B, L, D) -> queries (not yet scaled), keys and values (B, H, L, K), beside x."""
         q, k, v = (
             self.qkv(x).unflatten(-1, (3, self.n_heads, self.d_head)).permute(2, 0, 3, 1, 4).contiguous()
         )
-        return q, k, v
+        return Tokens(q, k, v, x)
 
     def _merge(self, y: Tensor) -> Tensor:
         return self.out(y.transpose(1, 2).flatten(2))  # (B, L, D)

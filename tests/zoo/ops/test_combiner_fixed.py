@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.ops.combiner import augmented_attention, fixed_attention
+from zoo.ops.combiner_fixed import Fixed, fixed_attention
+from zoo.ops.combiner_pattern import Tokens
+from zoo.ops.combiner_summary import Summary
 
 SIDES = pytest.mark.parametrize("causal", [True, False], ids=["causal", "bidirectional"])
 PADDINGS = ("none", "right", "left", "holes", "all_of_one_row")
@@ -37,6 +39,12 @@ def matrix(length: int, span: int, *, causal: bool) -> Tensor:
     width = max(length, 3)
     q, k = (F.pad(t, (0, width - 3)) * (width / 3) ** 0.25 for t in (q, k))  # same logits at another width
     return fixed_attention(q, k, F.pad(v, (0, width - length)), span=span, causal=causal)[0, ..., :length]
+
+
+def augmented_attention(
+    q: Tensor, k: Tensor, v: Tensor, *, span: int, causal: bool, mask: Tensor | None = None
+) -> Tensor:
+    return Fixed(span, causal).reference(Tokens(q, k, v, q), Summary("identity-max", 3), mask)
 
 
 @SIDES
