@@ -97,7 +97,12 @@ FIT = """
     ("layers", "overrides", "path", "says"),
     [
         ("- {token_mixer: attention}", ["causal=false"], "causal", "bidirectional"),
-        (FIT, [], "layers[0].fit", "layers.0.group: FIT"),
+        (
+            FIT,
+            ["causal=false", "layers[0].fit.local.token_mixer=hydra"],
+            "causal",
+            "bidirectional",
+        ),
         (
             "- {token_mixer: attention}",
             ["head={kind: classifier, n_classes: 3, pool: mean}"],
