@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from archspec.closed import Closed
@@ -66,6 +66,18 @@ class ComponentConfig(Closed):
 
 class MixerConfig(ComponentConfig):
     """A token mixer or channel mixer: (B, L, d_model) -> (B, L, d_model)."""
+
+    def block_cost(self, ctx: CostContext) -> Cost:
+        """In phase ``decode``: ``ctx.seq_len`` positions that stand for one moment, here one after the other.
+
+        The caches are those before them, after ``ctx.context_len`` positions.
+        """
+        first = self.cost(replace(ctx, seq_len=1))
+        steps = (
+            self.cost(replace(ctx, seq_len=1, context_len=ctx.context_len + i)).repeated()
+            for i in range(1, ctx.seq_len)
+        )
+        return sum(steps, first)
 
 
 class NormConfig(ComponentConfig):

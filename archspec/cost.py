@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 from archspec.inputs import FeatureInput, ImageInput, TokenInput
@@ -32,9 +32,10 @@ class CostContext:
     """The question a cost answers.
 
     ``seq_len`` tokens of a batch are processed at once; in phase ``decode`` that is one token
-    (``seq_len == 1``) after ``context_len`` earlier ones. ``max_len`` is the stream's greatest length
-    (position tables have that many rows). ``dtype`` is the type of activations and weights; components keep
-    their fp32 islands.
+    (``seq_len == 1``) after ``context_len`` earlier ones, or the several positions of one moment (see
+    ``MixerConfig.block_cost``). ``max_len`` is the stream's greatest length (position tables have that many
+    rows). ``dtype`` is the type of activations and weights; components keep their fp32 islands. For a
+    transfer, ``seq_len`` queries read ``source_len`` positions, of which ``context_len`` are remembered.
     """
 
     d_model: int
@@ -100,6 +101,22 @@ class Cost:
         """The cost of ``n`` untied copies run one after the other."""
         scaled = {f.name: n * getattr(self, f.name) for f in fields(self)}
         return Cost(**scaled | {"workspace_bytes": self.workspace_bytes if n else 0})
+
+    def idle(self) -> Cost:
+        """What remains where a component does not run: its parameters and buffers."""
+        return Cost(
+            params=self.params,
+            params_active=self.params_active,
+            params_embedding=self.params_embedding,
+            buffer_bytes=self.buffer_bytes,
+        )
+
+    def repeated(self) -> Cost:
+        """What one more run on the same state adds: work, and neither parameters nor caches."""
+        return replace(
+            self, params=0, params_active=0, params_embedding=0, buffer_bytes=0,
+            kv_bytes_per_token=0, state_bytes=0,
+        )  # fmt: skip
 
 
 def fft_flops(n: int, *, real: bool = False) -> int:

@@ -5,15 +5,17 @@ Shapes: B batch, L length of the prompt, D width, V outputs per position.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
 
 from archspec import Problem, SpecError
-from compiler.graph import Graph, Op, inputs_of, ops, spec_of
-from zoo.contract import Mixer, State, Stem
+from compiler.clocks import clocks
+from compiler.graph import Graph, inputs_of, ops, spec_of
+from compiler.readings import Node, Prefill, Step
+from zoo.contract import State, Stem
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,11 @@ class DecodeState:
 
     nodes: dict[str, State]
     position: Tensor  # a 0-d long tensor
-    is_fresh: bool = True
+    n_seen: int = 0  # the same where Python needs it, without waiting for a device
+
+    @property
+    def is_fresh(self) -> bool:
+        return not self.n_seen
 
 
 class Decoder:
@@ -33,16 +39,13 @@ class Decoder:
             raise SpecError(problems=dict.fromkeys(problems))
         self.graph = graph
         self.module = module
-        self._steps = [(name, op, inputs_of(graph, name)) for name, op in ops(graph)]
+        self._nodes = tuple(_nodes(graph, module))
 
     def init_state(self, batch_size: int) -> DecodeState:
         """The state before the first token."""
-        like = next(self.module.parameters())
-        nodes = {
-            name: self._mixer(op).init_state(batch_size, dtype=like.dtype, device=like.device)
-            for name, op, _ in self._steps
-            if _is_mixer(op)
-        }
+        like = self._like
+        fresh = {node.name: node.fresh(batch_size, like) for node in self._nodes}
+        nodes = {name: state for name, state in fresh.items() if state is not None}
         return DecodeState(nodes, torch.zeros((), dtype=torch.long, device=like.device))
 
     def prefill(self, inputs: Tensor, state: DecodeState) -> tuple[Tensor, DecodeState]:
@@ -51,55 +54,31 @@ class Decoder:
         A head that looks at the last position alone gives (B, V), as it does on the whole sequence.
         """
         assert state.is_fresh, "prefill starts from a fresh state"
-        stem = self._module("stem")
-        y, nodes = self._run(stem(inputs), state.nodes, lambda mixer, x, own: mixer.prefill(x, own))
-        return y, DecodeState(nodes, state.position + inputs.shape[1], is_fresh=False)
+        length = inputs.shape[1]
+        x = self.module.get_submodule("stem")(inputs)
+        y, nodes = Prefill(length, like=self._like).run(self._nodes, x, state.nodes)
+        return y, DecodeState(nodes, state.position + length, length)
 
     def step(self, inputs: Tensor, state: DecodeState) -> tuple[Tensor, DecodeState]:
         """One position's ids (B,) or features (B, C) -> its outputs (B, V) and the next state."""
-        stem = self._module("stem")
+        stem = self.module.get_submodule("stem")
         assert isinstance(stem, Stem)
         x = stem.step(inputs, state.position)
-        y, nodes = self._run(x, state.nodes, lambda mixer, x, own: mixer.step(x, own))
-        return y, DecodeState(nodes, state.position + 1, is_fresh=False)
+        y, nodes = Step(n_seen=state.n_seen, like=self._like).run(self._nodes, x, state.nodes)
+        return y, DecodeState(nodes, state.position + 1, state.n_seen + 1)
 
-    def _run(
-        self,
-        x: Tensor,
-        states: dict[str, State],
-        mix: Callable[[Mixer, Tensor, State], tuple[Tensor, State]],
-    ) -> tuple[Tensor, dict[str, State]]:
-        values: dict[str, Tensor] = {}
-        after: dict[str, State] = {}
-        for name, op, sources in self._steps:
-            if op.kind in ("input", "mask", "mask_view"):
-                continue
-            if op.kind == "stem":
-                values[name] = x
-                continue
-            inputs = [values[source] for source in sources if source in values]  # masks are left out
-            if _is_mixer(op):
-                values[name], after[name] = mix(self._mixer(op), inputs[0], states[name])
-            elif op.kind == "add":
-                values[name] = inputs[0] + inputs[1]
-            elif op.kind == "output":
-                return inputs[0], after
-            else:
-                values[name] = self._module(op.module)(*inputs)
-        raise AssertionError("the graph has no output")
-
-    def _module(self, path: str | None) -> nn.Module:
-        assert path is not None
-        return self.module.get_submodule(path)
-
-    def _mixer(self, op: Op) -> Mixer:
-        mixer = self._module(op.module)
-        assert isinstance(mixer, Mixer)
-        return mixer
+    @property
+    def _like(self) -> Tensor:
+        return next(self.module.parameters())
 
 
-def _is_mixer(op: Op) -> bool:
-    return op.kind in ("token_mixer", "channel_mixer")
+def _nodes(graph: Graph, module: nn.Module) -> Iterator[Node]:
+    ticking = clocks(graph)
+    for name, op in ops(graph):
+        sources = tuple(inputs_of(graph, name))
+        part = None if op.module is None else module.get_submodule(op.module)
+        n_latents = graph.nodes[sources[1]]["op"].number("length") if op.kind == "write" else 0
+        yield Node(name, op, ticking[name], sources, part, n_latents)
 
 
 def decode_obstacles(graph: Graph) -> Iterator[Problem]:
@@ -113,9 +92,8 @@ def decode_obstacles(graph: Graph) -> Iterator[Problem]:
         if (alike := (op.kind, id(op.config), op.origin)) in seen:
             continue
         seen.add(alike)
-        if op.kind == "group" and op.stream is not None and op.stream.name == "tokens":
-            yield spec.problem(op.origin, f"{name}: FIT blocks do not decode yet")
-        if op.kind not in ("token_mixer", "channel_mixer", "stem", "head") or op.config is None:
+        steps = op.kind in ("token_mixer", "channel_mixer", "stem", "head") or op.d_source is not None
+        if not steps or op.config is None:
             continue
         if op.config.capabilities().decode == "none":
             yield spec.problem(op.origin, f"{name}: '{op.config.kind}' has decode: none")

@@ -35,6 +35,11 @@ class MixerOutput(NamedTuple):
     statistics: Tensor
 
 
+def only_output(out: Tensor | MixerOutput) -> Tensor:
+    """Without side products."""
+    return out.y if isinstance(out, MixerOutput) else out
+
+
 @dataclass(frozen=True)
 class ParamHint:
     """How the optimizer should treat one parameter, by its name in the component."""
@@ -159,6 +164,20 @@ class Mixer(Component):
         """(B, D) and the state -> the next token's output (B, D) and the next state."""
         raise NotImplementedError(f"{self.config.kind} has decode: none")
 
+    def step_block(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """(B, n, D), the next block of a site that is causal by blocks of n -> its outputs, the next state.
+
+        Token by token, unless the mixer makes use of the whole block: then it has a form of its own, and
+        its configuration a ``block_cost``.
+        """
+        if not state:  # it remembers nothing, so all positions may come at once
+            return self.prefill(x, state)
+        ys = []
+        for token in x.unbind(1):
+            y, state = self.step(token, state)
+            ys.append(y)
+        return torch.stack(ys, dim=1), state
+
     def apply_statistics(self, statistics: Tensor) -> None:
         """Update buffers from what ``forward`` returned; called once, after the optimizer step."""
         raise NotImplementedError(f"{self.config.kind} has no buffers to update")
@@ -242,6 +261,18 @@ class Transfer(Component):
     def apply_statistics(self, statistics: Tensor) -> None:
         """Update buffers from what ``forward`` returned; called once, after the optimizer step."""
         raise NotImplementedError(f"{type(self).__name__} has no buffers to update")
+
+    def remember(self, source: Tensor) -> State:
+        """(B, Ls, Ds) -> what ``recall`` needs of it: tensors with batch and position first.
+
+        What is remembered of a longer source is that of its parts, joined. An override changes
+        ``kv_bytes_per_token`` of the cost too, which are the bytes of one position.
+        """
+        return {"source": source}
+
+    def recall(self, queries: Tensor, state: State) -> Tensor:
+        """What ``forward`` gives for the source that is remembered."""
+        return only_output(self(queries, state["source"]))
 
 
 def token_head_misfit(config: HeadConfig, stem: StemConfig, width: int, d_model: int) -> str | None:

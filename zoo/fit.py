@@ -41,13 +41,20 @@ class Latents(Component):
 
     def forward(self, x: Tensor) -> Tensor:
         """The ungrouped tokens (B, L, .) -> (B, t m, D)."""
-        n_latents = -(-x.shape[1] // self.length) * self.n_latents
-        if n_latents > self.weight.shape[0]:
-            longest = self.weight.shape[0] // self.n_latents * self.length
+        self.check_length(x.shape[1])
+        return self.of_groups(0, -(-x.shape[1] // self.length), batch_size=x.shape[0])
+
+    def of_groups(self, first: int, end: int, *, batch_size: int) -> Tensor:
+        """Those of groups ``first`` to ``end - 1``: (B, (end - first) m, D)."""
+        return self.weight[first * self.n_latents : end * self.n_latents].expand(batch_size, -1, -1)
+
+    def check_length(self, n_tokens: int) -> None:
+        """ValueError where there are more tokens than groups for them."""
+        longest = self.weight.shape[0] // self.n_latents * self.length
+        if n_tokens > longest:
             raise ValueError(
-                f"length {x.shape[1]} is past the {longest} positions that this block has latents for"
+                f"length {n_tokens} is past the {longest} positions that this block has latents for"
             )
-        return self.weight[:n_latents].expand(x.shape[0], -1, -1)
 
     def param_hints(self) -> dict[str, ParamHint]:
         return {"weight": ParamHint(no_weight_decay=True)}
@@ -75,6 +82,10 @@ class GroupPositions(Component):
     def forward(self, x: Tensor) -> Tensor:
         """(B t, n, D) -> (B t, n, D)."""
         return x + self.weight
+
+    def step(self, x: Tensor, position: int) -> Tensor:
+        """(B, D), the token at a place in its group -> (B, D)."""
+        return x + self.weight[position]
 
     def param_hints(self) -> dict[str, ParamHint]:
         return {"weight": ParamHint(no_weight_decay=True)}

@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields, replace
 from archspec import DTYPE_BYTES, Cost, CostContext, Dtype, Input, Phase, Site, SpecError
 from archspec.config import ComponentConfig
 from archspec.inputs import ImageInput
+from compiler.clocks import Clock, clocks
+from compiler.cost.stepping import step_cost, with_caches
 from compiler.graph import Graph, Op, all_inputs, ops, spec_of
 from zoo.contract import HeadConfig, StemConfig
 
@@ -33,6 +35,19 @@ class Asked:
     d_source: int
     source_len: int
     input: Input | None
+    clock: Clock
+
+    def cost(self, *, batch_size: int, dtype: Dtype, phase: Phase, context_len: int, n_tokens: int) -> Cost:
+        """``n_tokens`` is the length of the sequence in phases other than ``decode``."""
+        n_seen = context_len if phase == "decode" else n_tokens
+        step = self.context(batch_size=batch_size, dtype=dtype, phase="decode", context_len=context_len)
+        if phase == "decode":
+            cost = step_cost(self.config, step, self.clock, n_seen)
+        else:
+            cost = self.config.cost(
+                self.context(batch_size=batch_size, dtype=dtype, phase=phase, context_len=0)
+            )
+        return with_caches(cost, self.config, step, self.clock, n_seen)
 
     def context(self, *, batch_size: int, dtype: Dtype, phase: Phase, context_len: int) -> CostContext:
         return CostContext(
@@ -91,6 +106,7 @@ class CostPlan:
         self.nodes: dict[str, int | None] = {}  # which of ``asked`` a node is; None without a component
         self.repeated: set[str] = set()  # later turns of a loop
         self.plain: dict[str, tuple[str, int]] = {}  # kind and elements of a node without a component
+        self.clocks = clocks(graph)
         found: dict[tuple[object, ...], int] = {}
         modules: set[str] = set()
         for name, op in self.ops.items():
@@ -106,10 +122,13 @@ class CostPlan:
             extent = before[0] if op.kind == "head" else self.extents[name]
             source_len = before[1].length if op.d_source is not None else 0
             input = spec_of(graph).input if op.kind in ("stem", "head") else None
-            key = (id(op.config), op.site, extent, op.d_source, source_len)
+            clock = self.clocks[name]
+            key = (id(op.config), op.site, extent, op.d_source, source_len, clock)
             if key not in found:
                 found[key] = len(self.asked)
-                self.asked.append(Asked(op.config, op.site, extent, op.d_source or 0, source_len, input))
+                self.asked.append(
+                    Asked(op.config, op.site, extent, op.d_source or 0, source_len, input, clock)
+                )
             self.nodes[name] = found[key]
             if op.module in modules:
                 self.repeated.add(name)
@@ -123,9 +142,10 @@ class CostPlan:
         In phase ``decode`` one token follows ``context_len`` earlier ones; whether the model can decode is
         the caller's to know. Phase ``train`` is the forward pass of training, without the backward pass.
         """
+        n_tokens = self.extents["stem"].length
         answers = [
-            asked.config.cost(
-                asked.context(batch_size=batch_size, dtype=dtype, phase=phase, context_len=context_len)
+            asked.cost(
+                batch_size=batch_size, dtype=dtype, phase=phase, context_len=context_len, n_tokens=n_tokens
             )
             for asked in self.asked
         ]
@@ -138,7 +158,9 @@ class CostPlan:
                 continue
             kind, elements = self.plain[name]
             if phase == "decode":
-                elements //= self.extents[name].fold * self.extents[name].length
+                clock = self.clocks[name]
+                n_positions = (clock.n_latents or 1) * clock.ticks(context_len) * (kind != "shift")
+                elements = elements // (self.extents[name].fold * self.extents[name].length) * n_positions
             key = (kind, batch_size * elements)
             if key not in plain:
                 plain[key] = _plain_cost(*key, DTYPE_BYTES[dtype])

@@ -97,7 +97,7 @@ FIT = """
     ("layers", "overrides", "path", "says"),
     [
         ("- {token_mixer: attention}", ["causal=false"], "causal", "bidirectional"),
-        (FIT, [], "layers[0].fit", "layers.0.group: FIT"),
+        (FIT, ["causal=false"], "causal", "bidirectional"),
         (
             "- {token_mixer: attention}",
             ["head={kind: classifier, n_classes: 3, pool: mean}"],
@@ -148,3 +148,13 @@ def test_every_node_that_cannot_decode_is_named(make_spec: SpecMaker, zoo: Zoo) 
         ("layers[1].token_mixer", "layers.1.token_mixer: 'sum' has decode: none"),
         ("layers[2].token_mixer.parallel[1]", "layers.2.token_mixer.1: 'sum' has decode: none"),
     ]
+
+
+@pytest.mark.parametrize("stream", ["local", "global"])
+def test_a_fit_block_with_a_mixer_that_cannot_decode_names_it(
+    make_spec: SpecMaker, zoo: Zoo, stream: str
+) -> None:
+    zoo = Zoo({**zoo.classes, "token_mixer": {**zoo.classes["token_mixer"], "sum": Sum}})
+    spec = make_spec(FIT, f"layers[0].fit.{stream}.token_mixer=sum", zoo=zoo)
+    with pytest.raises(SpecError, match=r"layers\.0\.blocks\.0\.\w+\.0\.token_mixer: 'sum' has decode"):
+        compile_spec(spec, zoo=zoo, gate=False).decoder()

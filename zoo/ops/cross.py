@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from archspec import Capabilities, Cost, CostContext, Site
-from zoo.contract import Transfer, TransferConfig
+from zoo.contract import State, Transfer, TransferConfig
 from zoo.norms import Epsilon, LayerNorm
 
 
@@ -32,12 +32,12 @@ class CrossConfig(TransferConfig):
         return None
 
     def capabilities(self) -> Capabilities:
-        return Capabilities(causal="never", cross=True, exact_softmax=True)
+        return Capabilities(causal="never", cross=True, exact_softmax=True, decode="growing")
 
     def cost(self, ctx: CostContext) -> Cost:
         Dq, Ds = ctx.d_model, ctx.d_source
         A = min(Dq, Ds)
-        n_queries, n_source = ctx.tokens, ctx.batch_size * ctx.source_len
+        n_queries, n_source = ctx.tokens, ctx.batch_size * (ctx.source_len - ctx.context_len)
         params = (2 * Dq * A + A + Dq) + 2 * (Ds * A + A) + 2 * Dq + 2 * Ds
         pairs = ctx.batch_size * ctx.seq_len * ctx.source_len
         flops = 2 * (n_queries * 2 * Dq * A + n_source * 2 * Ds * A + 2 * pairs * A)
@@ -57,6 +57,7 @@ class CrossConfig(TransferConfig):
             + 4 * n_queries * (self.n_heads + 2)
             + 8 * n_source,
             workspace_bytes=ctx.item_bytes * (inputs + inner),
+            kv_bytes_per_token=2 * A * ctx.item_bytes if ctx.causal else 0,
         )
 
 
@@ -80,9 +81,23 @@ class CrossTransfer(Transfer):
             nn.init.zeros_(linear.bias)
 
     def forward(self, queries: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self._attend(queries, *self._keys_values(source), mask)
+
+    def remember(self, source: Tensor) -> State:
+        """Keys and values (B, Ls, A)."""
+        k, v = self._keys_values(source)
+        return {"k": k, "v": v}
+
+    def recall(self, queries: Tensor, state: State) -> Tensor:
+        return self._attend(queries, state["k"], state["v"], None)
+
+    def _keys_values(self, source: Tensor) -> tuple[Tensor, Tensor]:
         source = self.source_norm(source)
+        return self.k(source), self.v(source)
+
+    def _attend(self, queries: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         q = self._heads(self.q(self.query_norm(queries)))  # (B, H, Lq, K)
-        k, v = self._heads(self.k(source)), self._heads(self.v(source))  # (B, H, Ls, K)
+        k, v = self._heads(k), self._heads(v)  # (B, H, Ls, K)
         if mask is None:
             y = F.scaled_dot_product_attention(q, k, v)
         else:

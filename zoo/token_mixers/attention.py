@@ -104,10 +104,10 @@ class Attention(Mixer):
             weights = ctx.d_model * (d_qkv + d_out)
             params = weights + d_qkv * self.d_conv + self.qkv_bias * d_qkv + self.out_bias * ctx.d_model
             if ctx.phase == "decode":
-                past = ctx.context_len + 1
-                computed = past if self.window is None else self.window
-                needed = min(past, computed)
-                kv_read = ctx.batch_size * computed * 2 * d_kv
+                past = ctx.context_len + ctx.seq_len
+                computed = ctx.seq_len * (past if self.window is None else self.window)
+                needed = min(ctx.seq_len * past, computed)
+                kv_read = ctx.batch_size * (computed // ctx.seq_len) * 2 * d_kv
             else:
                 computed = pairs_computed(ctx.seq_len, self.window, causal=ctx.causal)
                 needed = pairs_needed(ctx.seq_len, self.window, causal=ctx.causal)
@@ -135,6 +135,10 @@ class Attention(Mixer):
                 kv_bytes_per_token=2 * d_kv * ctx.item_bytes if decodes and self.window is None else 0,
                 state_bytes=rolling + d_qkv * max(self.d_conv - 1, 0) * ctx.item_bytes if decodes else 0,
             )
+
+        def block_cost(self, ctx: CostContext) -> Cost:
+            """Without a window the positions of a block read each other; a window goes by token."""
+            return self.cost(ctx) if self.window is None else super().block_cost(ctx)
 
     examples = (
         Config(n_heads=2),
@@ -222,6 +226,26 @@ class Attention(Mixer):
             q, after["k"], after["v"], attn_mask=filled, enable_gqa=self.n_heads != self.kv_heads
         )
         return self._merge(y).squeeze(1), after
+
+    def step_block(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        if self.config.window is not None or self.block == 1:
+            return super().step_block(x, state)
+        after = dict(state)
+        projected = self.qkv(x)  # (B, n, C)
+        if self.config.d_conv:
+            taps = []
+            for token in projected.unbind(1):
+                y, after["conv"] = short_conv_step(token, after["conv"], self.conv_weight)
+                taps.append(y)
+            projected = torch.stack(taps, dim=1)
+        n_past = state["k"].shape[2]
+        q, k, v = self._heads(projected, torch.arange(n_past, n_past + x.shape[1], device=x.device))
+        for name, new in (("k", k), ("v", v)):
+            after[name] = torch.cat([state[name], new], dim=2)
+        y = F.scaled_dot_product_attention(
+            q, after["k"], after["v"], enable_gqa=self.n_heads != self.kv_heads
+        )
+        return self._merge(y), after
 
     def _project(self, x: Tensor, mask: Tensor | None) -> Tensor:
         qkv = self.qkv(x)  # (B, L, C)
