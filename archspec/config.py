@@ -34,6 +34,7 @@ class Capabilities:
     updates_buffers: bool = False
     aux_loss: bool = False
     mixes_tokens: bool = True
+    works_once_per_batch: bool = False  # part of the matrix products does not grow with the batch
     complexity: Literal["1", "L", "L log L", "L^1.5", "L^2"] = "L"
 
 

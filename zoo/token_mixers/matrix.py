@@ -49,6 +49,7 @@ _STRUCTURES: dict[str, tuple[type[Structure], Complexity]] = {
 _WITH_CAUSAL_FORM = ("toeplitz", "low_rank", "attention")
 _WITHOUT_TOKENS = ("dense", "dft")  # no matrix of the class is made of what tokens supply
 _WITHOUT_QK = ("dense", "toeplitz", "dft")
+_TRANSFORMS_TABLES = ("toeplitz", "attention")  # a spectrum, scores: of tables, those of every sequence
 _WITHOUT_DECAY = ("A_log", "D_skip", "dt_bias", "log_shift", "conv_bias", "norm_weight")
 
 
@@ -135,6 +136,7 @@ class Matrix(Mixer):
                 decode="none",
                 exact_softmax=self.structure == "attention",
                 needs_position=of_pairs and self.d_conv == 1,
+                works_once_per_batch=not self.data_dependent and self.structure in _TRANSFORMS_TABLES,
                 complexity=complexity,
             )
 
