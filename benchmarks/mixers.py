@@ -29,7 +29,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from archspec import Site
 from zoo import load_zoo
-from zoo.contract import MixerOutput
+from zoo.contract import only_output
 from zoo.ops.combiner_fixed import fixed_attention
 from zoo.ops.quasiseparable import OneWay, quasiseparable
 from zoo.ops.routing import causal_routing
@@ -132,8 +132,7 @@ def layers(length: int) -> dict[str, tuple[bool, Run]]:
 
     def run_of(mixer: nn.Module) -> Run:
         def run() -> Tensor:
-            out = mixer(x)
-            return out.y if isinstance(out, MixerOutput) else out
+            return only_output(mixer(x))
 
         return run
 

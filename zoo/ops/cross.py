@@ -62,7 +62,7 @@ class CrossConfig(TransferConfig):
 
 
 class CrossTransfer(Transfer):
-    """The module of ``CrossConfig``."""
+    """The projections of ``CrossConfig`` around an attention; biases start at zero."""
 
     config: CrossConfig
 
@@ -79,6 +79,14 @@ class CrossTransfer(Transfer):
         self.out = nn.Linear(inner, site.d_model)
         for linear in (self.q, self.k, self.v, self.out):
             nn.init.zeros_(linear.bias)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """(B, L, A) -> (B, H, L, K)."""
+        return x.view(*x.shape[:2], self.config.n_heads, -1).transpose(1, 2)
+
+
+class SoftmaxTransfer(CrossTransfer):
+    """Every query reads the whole source."""
 
     def forward(self, queries: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
         return self._attend(queries, *self._keys_values(source), mask)
@@ -118,7 +126,3 @@ class CrossTransfer(Transfer):
             weights = weights * mask[:, None, None, :]
         weights = weights / weights.sum(-1, keepdim=True).clamp(min=1e-300)
         return self.out(torch.einsum("bhij,bjhk->bihk", weights, v).flatten(2))
-
-    def _heads(self, x: Tensor) -> Tensor:
-        """(B, L, A) -> (B, H, L, K)."""
-        return x.view(*x.shape[:2], self.config.n_heads, -1).transpose(1, 2)

@@ -26,16 +26,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec import Site
-from zoo.contract import Mixer, MixerOutput, State
+from zoo.contract import Mixer, MixerOutput, State, only_output
 from zoo.ops import router, routing, routing_dense
-from zoo.ops.router import moved, nearest, normalised, router_scores
+from zoo.ops.centroids import WithCentroids
+from zoo.ops.router import nearest, normalised, router_scores
 from zoo.ops.routing_config import RoutingConfig
 from zoo.ops.shaw import Relative
 from zoo.ops.strided import strided_attention
 from zoo.ops.top_w import top_w_attention
 
 
-class Routing(Mixer):
+class Routing(WithCentroids, Mixer):
     class Config(RoutingConfig):
         kind: Literal["routing"] = "routing"
 
@@ -126,15 +127,6 @@ class Routing(Mixer):
         counts = [ops.statistics(t, own, n_clusters=c.n_clusters) for t, own in zip(seen, clusters)]
         return MixerOutput(y, c.commitment * loss, torch.stack(counts).sum(0))
 
-    @torch.no_grad()
-    def apply_statistics(self, statistics: Tensor) -> None:
-        """Sums and numbers of the vectors that chose each centroid -> centroids moved towards their means.
-
-        Under ``torch.distributed`` the sums are those of all processes: each of them must call this.
-        """
-        if not self.config.freeze_router:
-            self.centroids.copy_(moved(self.centroids, statistics, decay=self.config.decay))
-
     def init_state(self, batch_size: int, *, dtype: torch.dtype, device: torch.device | str) -> State:
         """The last members of every cluster, the last tokens of local heads (at first zeros), and counts.
 
@@ -175,7 +167,7 @@ class Routing(Mixer):
                 after[f"{name}_cluster"], after["n_members"] = routing.last_members(
                     t[:, :R], cluster, n_clusters=C, window=self.config.cluster_window
                 )
-        return (y if isinstance(y, Tensor) else y.y), after
+        return only_output(y), after
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         q, k, v = self._project(x[:, None])  # (B, H, 1, K)
@@ -227,14 +219,6 @@ class Routing(Mixer):
 
     def _relative(self, name: Literal["routed_lags", "local_lags"]) -> Relative | None:
         return None if self.config.relative_positions is None else Relative(*self.get_parameter(name))
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Routing:
-        """Centroids follow to another device, and to float64, never below float32: their steps are small."""
-        kept = self.centroids if self.n_routed else None
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if kept is not None and self.centroids.dtype.itemsize < 4:
-            self.centroids = kept.to(self.centroids.device)
-        return self
 
 
 class _Ops(NamedTuple):

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from zoo.ops.cross import CrossConfig, CrossTransfer
+from zoo.ops.cross import CrossConfig, SoftmaxTransfer
 
 
-class Read(CrossTransfer):
+class Read(SoftmaxTransfer):
     class Config(CrossConfig):
         kind: Literal["read"] = "read"
 

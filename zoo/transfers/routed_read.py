@@ -14,24 +14,23 @@ clusters.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field, PositiveInt
-from torch import Tensor, nn
+from torch import Tensor
 
 from archspec import Capabilities, Cost, CostContext, Site
-from zoo.contract import MixerOutput, Transfer
-from zoo.norms import LayerNorm
+from zoo.contract import MixerOutput
 from zoo.ops import routing_dense
-from zoo.ops.cross import CrossConfig
+from zoo.ops.centroids import WithCentroids
+from zoo.ops.cross import CrossConfig, CrossTransfer
 from zoo.ops.routed_cross import dense_routed_cross_attention, query_blocks, routed_cross_attention
-from zoo.ops.router import cluster_statistics, commitment, moved, nearest, normalised, router_scores
+from zoo.ops.router import cluster_statistics, commitment, nearest, normalised, router_scores
 
 
-class RoutedRead(Transfer):
+class RoutedRead(WithCentroids, CrossTransfer):
     class Config(CrossConfig):
         paper: ClassVar[str] = "Roy et al. 2021, arXiv:2003.05997; Chen & Li 2023, arXiv:2305.12689"
         kind: Literal["routed_read"] = "routed_read"
@@ -90,20 +89,9 @@ class RoutedRead(Transfer):
     )
 
     def __init__(self, config: Config, site: Site, d_source: int):
-        super().__init__()
-        assert config.source_misfit(site.d_model, d_source) is None
-        self.config = config
-        inner = min(site.d_model, d_source)
-        self.query_norm = LayerNorm(LayerNorm.Config(eps=config.eps), site.d_model)
-        self.source_norm = LayerNorm(LayerNorm.Config(eps=config.eps), d_source)
-        self.q = nn.Linear(site.d_model, inner)
-        self.k = nn.Linear(d_source, inner)
-        self.v = nn.Linear(d_source, inner)
-        self.out = nn.Linear(inner, site.d_model)
-        for linear in (self.q, self.k, self.v, self.out):
-            nn.init.zeros_(linear.bias)
-        centroids = normalised(torch.randn(config.n_heads, config.n_clusters, inner // config.n_heads))
-        self.register_buffer("centroids", centroids)
+        super().__init__(config, site, d_source)
+        d_head = min(site.d_model, d_source) // config.n_heads
+        self.register_buffer("centroids", normalised(torch.randn(config.n_heads, config.n_clusters, d_head)))
 
     def forward(self, queries: Tensor, source: Tensor, mask: Tensor | None = None) -> MixerOutput:
         source = self.source_norm(source)
@@ -136,24 +124,6 @@ class RoutedRead(Transfer):
         loss = self.config.commitment * routing_dense.commitment(normalised(k), cluster, self.centroids)
         return MixerOutput(y, loss, routing_dense.cluster_statistics(normalised(k), cluster, n_clusters=C))
 
-    @torch.no_grad()
-    def apply_statistics(self, statistics: Tensor) -> None:
-        """As ``Routing``'s: centroids moved towards the means of what chose them, in all processes."""
-        if not self.config.freeze_router:
-            self.centroids.copy_(moved(self.centroids, statistics, decay=self.config.decay))
-
-    def _heads(self, x: Tensor) -> Tensor:
-        """(B, L, A) -> (B, H, L, K)."""
-        return x.view(*x.shape[:2], self.config.n_heads, -1).transpose(1, 2)
-
     def _without_products(self, y: Tensor) -> MixerOutput:
         nothing = F.pad(torch.zeros_like(self.centroids), (0, 1))
         return MixerOutput(y, nothing.new_zeros(()), nothing)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RoutedRead:
-        """As ``Routing``'s: centroids are never below float32."""
-        kept = self.centroids
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if self.centroids.dtype.itemsize < 4:
-            self.centroids = kept.to(self.centroids.device)
-        return self

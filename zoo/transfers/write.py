@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from zoo.ops.cross import CrossConfig, CrossTransfer
+from zoo.ops.cross import CrossConfig, SoftmaxTransfer
 
 
-class Write(CrossTransfer):
+class Write(SoftmaxTransfer):
     class Config(CrossConfig):
         kind: Literal["write"] = "write"
 
