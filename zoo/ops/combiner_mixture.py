@@ -25,11 +25,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.contract import State
 from zoo.ops.combiner_grid import grid_shape, joint_attention, real_grid, to_grid
+from zoo.ops.combiner_line import Line
 from zoo.ops.combiner_pattern import Cache, SpanPattern, Tables, Tokens, Work
 from zoo.ops.combiner_summary import Summary, bias_of, softmax, span_values
 
@@ -251,66 +251,24 @@ class Mixture(SpanPattern):
         itself = token[:, None] == token
         beside_row = [near & (real[:, :, None] | itself)]  # (B or 1, n, m, m)
         if self.vertical:
-            above = F.pad(real, (0, 0, 1, 0))[:, :-1].cumsum(1).bool()  # (B or 1, n, m): some real token is
-            parts = [above] if self.causal else [above, _reversed_some(real)]
+            parts = [_some_before(real, 1)]
+            if not self.causal:
+                parts.append(_some_before(real.flip(1), 1).flip(1))
             beside_row += [part[:, :, None] & ~itself for part in parts]
         others = row[:, None] > row if self.causal else row[:, None] != row
         columns = real.transpose(1, 2)  # (B or 1, m, n)
         beside_column = [others & columns[:, :, None]]
         if self.horizontal:
-            left = F.pad(real, (1, 0))[..., :-1].cumsum(2).bool()
-            right = F.pad(real.flip(2), (1, 0))[..., :-1].cumsum(2).bool().flip(2)
-            beside_column += [others & part.transpose(1, 2)[:, :, None] for part in (left, right)]
+            parts = [_some_before(real, 2), _some_before(real.flip(2), 2).flip(2)]
+            beside_column += [others & part.transpose(1, 2)[:, :, None] for part in parts]
         return torch.cat(beside_row, -1)[:, None], torch.cat(beside_column, -1)[:, None]
 
 
-def _reversed_some(real: Tensor) -> Tensor:
-    """(B, n, m) -> whether a row below has a real token in the column."""
-    return F.pad(real.flip(1), (0, 0, 1, 0))[:, :-1].cumsum(1).bool().flip(1)
+def _some_before(real: Tensor, dim: int) -> Tensor:
+    """(B, n, m) -> whether there is a real token earlier along a dimension."""
+    return real.cumsum(dim) - real.long() > 0
 
 
 def _crossed(part: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """Summaries by line and place in it (..., a, b, K) -> by place and line (..., b, a, K)."""
     return part[0].transpose(2, 3), part[1].transpose(2, 3)
-
-
-@dataclass(frozen=True)
-class Line:
-    """Features, keys and values of tokens along lines (B, H, lines, T, K); ``real`` (B or 1, 1, lines, T)."""
-
-    f_q: Tensor
-    f_k: Tensor
-    k: Tensor
-    v: Tensor
-    real: Tensor | None
-
-    def transposed(self) -> Line:
-        f_q, f_k, k, v = (t.transpose(2, 3) for t in (self.f_q, self.f_k, self.k, self.v))
-        return Line(f_q, f_k, k, v, None if self.real is None else self.real.transpose(2, 3))
-
-    def parts(self, summary: Summary, *, after: bool) -> list[tuple[Tensor, Tensor]]:
-        """Keys and values of each token's part of the line before it, and, if asked for, ``after`` it."""
-        parts = [self._before(summary)]
-        if after:
-            f_q, f_k, k, v = (t.flip(3) for t in (self.f_q, self.f_k, self.k, self.v))
-            line = Line(f_q, f_k, k, v, None if self.real is None else self.real.flip(3))
-            key, value = line._before(summary)
-            parts.append((key.flip(3), value.flip(3)))
-        return parts
-
-    def _before(self, summary: Summary) -> tuple[Tensor, Tensor]:
-        """(B, H, lines, T, K) twice; of an empty part zeros, or anything finite."""
-        T = self.k.shape[3]
-        q_part, k_part = (summary.running(t, self.real) for t in (self.f_q, self.f_k))
-        sees = torch.ones(T, T, dtype=torch.bool, device=self.k.device).tril()
-        if self.real is not None:
-            sees = sees & self.real[..., None, :]
-            sees = sees | ~sees.any(-1, keepdim=True)
-        logits = q_part @ self.k.transpose(-1, -2)
-        weights = softmax(logits.add_(bias_of(sees, like=logits))).to(self.v.dtype)
-        return _shifted(k_part), _shifted(weights @ self.v)
-
-
-def _shifted(t: Tensor) -> Tensor:
-    """One place later along the line; what is before the first is zero."""
-    return F.pad(t, (0, 0, 1, 0))[..., :-1, :]
