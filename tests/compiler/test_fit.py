@@ -7,33 +7,14 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from fit_cases import FIT, IDS, compiled
 from torch import Tensor, nn
 
 from archspec.spec import ModelSpec
 from compiler import CompiledModel, compile_spec
-from zoo.causality import randomised
 
 SpecMaker = Callable[..., ModelSpec]
 N_GROUPS, N_POSITIONS, N_LATENTS = 4, 6, 2
-
-FIT = """
-- fit:
-    n_groups: 4
-    n_latents: 2
-    d_latent: 12
-    schedule: "(1)1(2)2(1)"
-    positions: learned
-    local: {token_mixer: attention, channel_mixer: mlp}
-    global: {token_mixer: {kind: attention, n_heads: 2}, channel_mixer: mlp}
-"""
-IDS = torch.randint(31, (2, 24), generator=torch.Generator().manual_seed(0))
-
-
-def compiled(spec: ModelSpec) -> CompiledModel:
-    """In float64, all parameters drawn at random, so that nothing hides behind small initial values."""
-    model = compile_spec(spec, gate=False)
-    model.module = randomised(model.module, 0)  # type: ignore[assignment]
-    return model.eval()
 
 
 def layer(part: nn.Module, x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from fit_cases import FIT, IDS, compiled
 from torch import nn
 
 import compiler
@@ -14,22 +15,10 @@ from compiler import CompiledModel, compile_spec
 from compiler.cost.closed_form import model_cost, total
 from compiler.cost.fvcore_check import count_macs
 from compiler.decode import DecodeState
-from zoo.causality import randomised
 
 SpecMaker = Callable[..., ModelSpec]
 N_POSITIONS = 6  # of a group, of which there are four
-IDS = torch.randint(31, (2, 24), generator=torch.Generator().manual_seed(0))
 
-FIT = """
-- fit:
-    n_groups: 4
-    n_latents: 2
-    d_latent: 12
-    schedule: "(1)1(2)2(1)"
-    positions: learned
-    local: {token_mixer: attention, channel_mixer: mlp}
-    global: {token_mixer: {kind: attention, n_heads: 2}, channel_mixer: mlp}
-"""
 MIXERS = {
     "attention": "{kind: attention, n_heads: 2, n_kv_heads: 1, d_conv: 3}",
     "mamba2": "{kind: mamba2, d_head: 4, d_state: 8}",
@@ -44,12 +33,6 @@ BORDERS = (0, 1, 5, 6, 7, 11, 12, 13, 24)  # inside a group, at its end and past
 
 def on_both(mixer: str) -> list[str]:
     return [f"layers[0].fit.{stream}.token_mixer={MIXERS[mixer]}" for stream in ("local", "global")]
-
-
-def compiled(spec: ModelSpec) -> CompiledModel:
-    model = compile_spec(spec, gate=False)
-    model.module = randomised(model.module, 0)  # type: ignore[assignment]
-    return model.eval()
 
 
 def expect_steps_equal_the_forward_pass(model: CompiledModel, n_prefilled: int) -> None:

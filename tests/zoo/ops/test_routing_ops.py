@@ -5,19 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from routing_cases import (
-    CLOSE,
-    CLOSE_GRADIENT,
-    LENGTHS,
-    PADDINGS,
-    SIDES,
-    centroids,
-    clusters_of,
-    expect_equal,
-    heads,
-    padding,
-    tables,
-)
+from head_cases import PADDINGS, SIDES, heads, padding
+from routing_cases import CLOSE, CLOSE_GRADIENT, LENGTHS, centroids, clusters_of, expect_equal, tables
 from torch import Tensor
 
 from zoo.ops import router, routing, routing_dense

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from routing_cases import LENGTHS, PADDINGS, SIDES, expect_equal, heads, padding
+from head_cases import PADDINGS, SIDES, heads, padding
+from routing_cases import LENGTHS, expect_equal
 
 from zoo.ops import routing_dense
 from zoo.ops.strided import strided_attention, strided_pairs

@@ -6,7 +6,8 @@ import itertools
 
 import pytest
 import torch
-from routing_cases import CLOSE, LENGTHS, PADDINGS, centroids, expect_equal, heads, padding, tables
+from head_cases import PADDINGS, heads, padding
+from routing_cases import CLOSE, LENGTHS, centroids, expect_equal, tables
 from torch import Tensor, nn
 
 from zoo.causality import causality_leak, vectors
