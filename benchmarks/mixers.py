@@ -7,6 +7,9 @@ round is thrown away. Ratios are medians of the rounds' paired ratios to the att
 same direction, with the 90 % interval of a bootstrap. Growth is the slope of log time over log length from
 2048 on. Memory is what one forward and backward pass holds at its peak beyond its inputs, by the
 allocator's events.
+
+glibc gives tensors over 32 MB back to the system and clears fresh pages at the next use, which looks like
+growth of the mixers; ``MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184`` before the command keeps them.
 """
 
 from __future__ import annotations
