@@ -72,7 +72,7 @@ class Axial(Pattern[RowSummary]):
     own_row_twice: bool = False
 
     def attend(self, tokens: Tokens, summary: RowSummary, mask: Tensor | None = None) -> Tensor:
-        q, k, v, x = tokens
+        q, k, v, x, _ = tokens
         L, K = int(q.shape[2]), q.shape[-1]
         n, m, _ = grid_shape(L, self.span)
         real = real_grid(mask, L, n, m, causal=self.causal, device=q.device)
@@ -99,7 +99,9 @@ class Axial(Pattern[RowSummary]):
         n = math.ceil(L / m)
         real = torch.ones(B, L, dtype=torch.bool, device=tokens.q.device) if mask is None else mask
         tables = self.tables(L, tokens.q.device)
-        inside = tables.members & real[:, None]  # (B, E, L): summary e is row e // m for column e % m
+        inside = (
+            tables.members & real[:, None, None]
+        )  # (B, 1, E, L): summary e is row e // m for column e % m
         q_row, k_row = (
             F.pad(t.masked_fill(~real[:, None, :, None], 0.0), (0, 0, 0, n * m - L))
             for t in (tokens.q, tokens.k)
@@ -131,7 +133,7 @@ class Axial(Pattern[RowSummary]):
         return state | ({"x": x} if summary.projects else {})
 
     def prefill(self, tokens: Tokens, summary: RowSummary) -> State:
-        q, k, v, x = tokens
+        q, k, v, x, _ = tokens
         n, m = int(q.shape[2]) // self.span, self.span
         closed = slice(0, n * m)
         k_row, v_row = self._closed(
@@ -144,7 +146,7 @@ class Axial(Pattern[RowSummary]):
     def step(self, tokens: Tokens, state: State, summary: RowSummary) -> tuple[Tensor, State]:
         column, m = state["k"].shape[2], self.span
         state = dict(state)
-        for name, new in zip(("q", "k", "v"), tokens):
+        for name, new in zip(("q", "k", "v"), tokens[:3]):
             state[name] = torch.cat([state[name], new], dim=2)
         if summary.projects:
             state["x"] = torch.cat([state["x"], tokens.x], dim=1)
@@ -204,7 +206,7 @@ class Axial(Pattern[RowSummary]):
 
     def _closed(self, tokens: Tokens, summary: RowSummary) -> tuple[Tensor, Tensor]:
         """Full rows (B, H, n m, K) -> the keys and values of their summaries, (B, H, n m, K)."""
-        q, k, v, x = tokens
+        q, k, v, x, _ = tokens
         m = self.span
         q, k, v = (to_grid(t, int(t.shape[2]) // m, m) for t in (q * q.shape[-1] ** -0.5, k, v))
         weights = softmax(q @ k.transpose(-1, -2)).to(v.dtype)

@@ -34,7 +34,7 @@ class Fixed(SpanPattern):
     own_span_twice: bool = False
 
     def attend(self, tokens: Tokens, summary: Summary, mask: Tensor | None = None) -> Tensor:
-        q, k, v, _ = tokens
+        q, k, v, *_ = tokens
         return fixed_attention(
             q, k, v, span=self.span, causal=self.causal, mask=mask, summary=summary,
             own_span_twice=self.own_span_twice,
@@ -58,7 +58,7 @@ class Fixed(SpanPattern):
         return state | {"q_pool": like.new_full((B, H, 1, K), summary.nothing)}
 
     def prefill(self, tokens: Tokens, summary: Summary) -> State:
-        q, k, v, _ = tokens
+        q, k, v, *_ = tokens
         n, K = q.shape[2] // self.span, q.shape[-1]
         cut = n * self.span
         f_q, f_k = summary.of_queries(q), summary.of_keys(k[:, :, :cut])
@@ -68,7 +68,7 @@ class Fixed(SpanPattern):
         return {"k": k, "v": v, "k_span": k_span, "v_span": v_span, "q_pool": q_pool}
 
     def step(self, tokens: Tokens, state: State, summary: Summary) -> tuple[Tensor, State]:
-        q, k, v, _ = tokens  # (B, H, 1, K)
+        q, k, v, *_ = tokens  # (B, H, 1, K)
         scale = q.shape[-1] ** -0.5
         k, v = torch.cat([state["k"], k], dim=2), torch.cat([state["v"], v], dim=2)
         q_pool = summary.merged(state["q_pool"], summary.of_queries(q))

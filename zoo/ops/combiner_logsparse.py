@@ -37,7 +37,7 @@ class Logsparse(SpanPattern):
     causal: bool
 
     def attend(self, tokens: Tokens, summary: Summary, mask: Tensor | None = None) -> Tensor:
-        q, k, v, _ = tokens
+        q, k, v, *_ = tokens
         return logsparse_attention(q, k, v, causal=self.causal, mask=mask, summary=summary)
 
     def tables(self, length: int, device: torch.device) -> Tables:
@@ -66,7 +66,7 @@ class Logsparse(SpanPattern):
         return {name: like.clone() for name in ("k", "v", "q_pool", "k_pool", "v_block")}
 
     def prefill(self, tokens: Tokens, summary: Summary) -> State:
-        q, k, v, _ = tokens
+        q, k, v, *_ = tokens
         L, scale = q.shape[2], q.shape[-1] ** -0.5
         f_q, f_k = summary.of_queries(q), summary.of_keys(k)
         pools, end = [(q[:, :, :0], k[:, :, :0], v[:, :, :0])], 0
@@ -82,7 +82,7 @@ class Logsparse(SpanPattern):
         return {"k": k, "v": v, "q_pool": q_pool, "k_pool": k_pool, "v_block": v_block}
 
     def step(self, tokens: Tokens, state: State, summary: Summary) -> tuple[Tensor, State]:
-        q, k, v, _ = tokens  # (B, H, 1, K)
+        q, k, v, *_ = tokens  # (B, H, 1, K)
         n, scale = int(state["k"].shape[2]), q.shape[-1] ** -0.5
         levels = [level for level in reversed(range(n.bit_length())) if n >> level & 1]
         n_blocks = len(levels) - n % 2  # the block of one token is read as it is

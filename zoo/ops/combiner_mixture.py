@@ -53,7 +53,7 @@ class Mixture(SpanPattern):
         return self.groups != "vertical"
 
     def attend(self, tokens: Tokens, summary: Summary, mask: Tensor | None = None) -> Tensor:
-        q, k, v, _ = tokens
+        q, k, v, *_ = tokens
         L, K = int(q.shape[2]), q.shape[-1]
         n, m, _ = grid_shape(L, self.span)
         real = real_grid(mask, L, n, m, causal=self.causal, device=q.device)
@@ -121,7 +121,7 @@ class Mixture(SpanPattern):
         return state
 
     def prefill(self, tokens: Tokens, summary: Summary) -> State:
-        q, k, v, x = tokens
+        q, k, v, x, _ = tokens
         m = self.span
         cut = int(q.shape[2]) // m * m
         state = self.init_state(k[:, :, :0], x[:, :0], summary)
@@ -133,7 +133,7 @@ class Mixture(SpanPattern):
         m, column = self.span, state["k"].shape[2]
         n = state["k_above"].shape[2] // m  # closed rows
         state = dict(state)
-        for name, new in zip(("q", "k", "v"), tokens):
+        for name, new in zip(("q", "k", "v"), tokens[:3]):
             state[name] = torch.cat([state[name], new], dim=2)
         keys, values = [state["k"]], [state["v"]]
         sides = ["above"]

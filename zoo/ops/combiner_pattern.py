@@ -4,8 +4,9 @@ Every pattern is softmax attention over an augmented list, the tokens and the su
 mask (Ren et al. 2021, arXiv:2107.05768). ``tables`` says who stands in a summary and who reads it;
 ``reference`` follows from them. The fast path, the decode state and the counts are each pattern's own.
 
-Shapes: B batch, H heads, L length, K head width, D d_model, E summaries. Masks are (B, L), True at real
-tokens. A padded query still sees itself, so no row is empty and nothing is NaN; its output means nothing.
+Shapes: B batch, H heads, L length, K head width, D d_model, E summaries, C clusters. Masks are (B, L), True
+at real tokens. A padded query still sees itself, so no row is empty and nothing is NaN; its output means
+nothing.
 """
 
 from __future__ import annotations
@@ -22,16 +23,20 @@ from zoo.ops.combiner_summary import Summary
 
 
 class Tokens(NamedTuple):
-    """What a layer knows of its tokens: queries (not scaled), keys, values (B, H, L, K); input (B, L, D)."""
+    """What a layer knows of its tokens: queries (not scaled), keys, values (B, H, L, K); input (B, L, D).
+
+    And, if it has clusters, which one each head puts a token in (B, H, L); C for padding.
+    """
 
     q: Tensor
     k: Tensor
     v: Tensor
     x: Tensor
+    cluster: Tensor | None = None
 
 
 class Tables(NamedTuple):
-    """A pattern spelt out, booleans."""
+    """A pattern spelt out, booleans; where heads and sequences differ, (B, H) stands before."""
 
     direct: Tensor  # (L, L): query, key
     members: Tensor  # (E, L): summary, token in it
@@ -50,11 +55,15 @@ class Work(NamedTuple):
 
 
 class Cache(NamedTuple):
-    """What a decode state holds, in vectors: of d_inner, of them per token as a ratio, and of d_model."""
+    """What a decode state holds, in vectors: of d_inner, of them per token as a ratio, and of d_model.
+
+    ``counters`` are integers of each head.
+    """
 
     vectors: int
     per_token: tuple[int, int]
     inputs: int = 0
+    counters: int = 0
 
 
 S = TypeVar("S", bound=nn.Module)
@@ -106,40 +115,45 @@ class SpanPattern(Pattern[Summary]):
         """The definition."""
 
     def reference(self, tokens: Tokens, summary: Summary, mask: Tensor | None = None) -> Tensor:
-        q, k, v, _ = tokens
-        B, _, L, K = q.shape
-        tables = self.tables(L, q.device)
-        real = torch.ones(B, L, dtype=torch.bool, device=q.device) if mask is None else mask
-        inside = tables.members & real[:, None]  # (B, E, L)
-        spans = []
-        for x, linear in ((q, summary.q), (k, summary.k)):
-            x = x if linear is None else x @ linear.weight.T
-            x = (x if summary.features == "identity" else x.clamp(min=0))[:, :, None]  # (B, H, 1, L, K)
-            count = inside[:, None, :, :, None]
-            match summary.pool:
-                case "max":
-                    spans.append(x.masked_fill(~(count | ~count.any(3, keepdim=True)), -math.inf).amax(3))
-                case "mean":
-                    spans.append((x * count).sum(3) / count.sum(3).clamp(min=1))
-                case _:
-                    spans.append((x * count).sum(3))
-        q_span, k_span = spans  # (B, H, E, K)
-        v_span = weighted(q_span @ k.mT / K**0.5, v, inside)
-        return augmented(tokens, tables, k_span, v_span, inside.any(-1), real)
+        return by_definition(self.tables(tokens.q.shape[2], tokens.q.device), tokens, summary, mask)
+
+
+def by_definition(tables: Tables, tokens: Tokens, summary: Summary, mask: Tensor | None) -> Tensor:
+    """(B, H, L, K): every summary of its members, one by one, then ``augmented``."""
+    q, k, v, *_ = tokens
+    B, _, L, K = q.shape
+    real = torch.ones(B, L, dtype=torch.bool, device=q.device) if mask is None else mask
+    inside = tables.members & real[:, None, None]  # (B, H or 1, E, L)
+    spans = []
+    for x, linear in ((q, summary.q), (k, summary.k)):
+        x = x if linear is None else x @ linear.weight.T
+        x = (x if summary.features == "identity" else x.clamp(min=0))[:, :, None]  # (B, H, 1, L, K)
+        count = inside[..., None]
+        match summary.pool:
+            case "max":
+                spans.append(x.masked_fill(~(count | ~count.any(3, keepdim=True)), -math.inf).amax(3))
+            case "mean":
+                spans.append((x * count).sum(3) / count.sum(3).clamp(min=1))
+            case _:
+                spans.append((x * count).sum(3))
+    q_span, k_span = spans  # (B, H, E, K)
+    v_span = weighted(q_span @ k.mT / K**0.5, v, inside)
+    return augmented(tokens, tables, k_span, v_span, inside.any(-1), real)
 
 
 def augmented(
     tokens: Tokens, tables: Tables, k_span: Tensor, v_span: Tensor, some: Tensor, real: Tensor
 ) -> Tensor:
-    """Attention to tokens and summaries (B, H, E, K), of which ``some`` (B, E) hold a real token."""
-    q, k, v, _ = tokens
+    """Attention to tokens and summaries (B, H, E, K), of which ``some`` (B, H or 1, E) hold a real token."""
+    q, k, v, *_ = tokens
     itself = torch.eye(q.shape[2], dtype=torch.bool, device=q.device)
-    sees = torch.cat([tables.direct & real[:, None] | itself, tables.readers & some[:, None]], -1)
+    direct, summaries = tables.direct & real[:, None, None] | itself, tables.readers & some[:, :, None]
+    sees = torch.cat([direct, summaries], -1)  # (B, H or 1, L, L + E)
     logits = q @ torch.cat([k, k_span], 2).mT / q.shape[-1] ** 0.5
     return weighted(logits, torch.cat([v, v_span], 2), sees)
 
 
 def weighted(logits: Tensor, v: Tensor, sees: Tensor) -> Tensor:
-    """Softmax over what is seen (B, rows, columns), of an empty row over all, times values."""
-    sees = (sees | ~sees.any(-1, keepdim=True))[:, None]
+    """Softmax over what is seen (B, H or 1, rows, columns), of an empty row over all, times values."""
+    sees = sees | ~sees.any(-1, keepdim=True)
     return logits.masked_fill(~sees, -math.inf).softmax(-1) @ v
