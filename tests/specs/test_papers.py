@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from papers_combiner import COMBINER
 from papers_routing import ROUTING
 
 import compiler
@@ -74,12 +75,6 @@ def mamba2(*, n_layers: int, d: int, N: int, V: int) -> int:
     return n_layers * layer + V * d + d
 
 
-def combiner_lm(*, n_layers: int, d: int, V: int, L: int) -> int:
-    """A GPT-2 of width d with biases, learned positions, one shared table and a bias on the output."""
-    layer = 4 * d**2 + 4 * d + 8 * d**2 + 5 * d + 4 * d
-    return n_layers * layer + V * d + L * d + 2 * d + V
-
-
 def fit_layers(*, n_local: int, n_global: int, n_exchanges: int, dx: int, dl: int) -> int:
     """Layers of both streams and the exchanges between them, whose inner width is that of the narrower stream."""
     a = min(dx, dl)
@@ -137,10 +132,10 @@ EXACT = {
         70_741_488, matrix_bert(d_head=128, supplied=2 * 16, steps=2, own=2 * 12, diagonal=True),
     ),
     "mamba2_130m": (128_989_632, mamba2(n_layers=24, d=768, N=128, V=50288)),
-    "combiner_fixed_lm": (111_236_864, combiner_lm(n_layers=12, d=768, V=32000, L=2048)),
     "fit_encoder": (44_361_448, fit_encoder()),
     "fit_ar_decoder": (75_338_752, fit_decoder()),
     "poolformer_1d": (6_334_730, poolformer()),
+    **COMBINER,
     **ROUTING,
 }  # fmt: skip
 
