@@ -11,7 +11,7 @@ from archspec.changed import changed
 from archspec.components import Parallel
 from archspec.config import ComponentConfig
 from archspec.errors import printable
-from archspec.spec import Entry, Fit, FitBlock, Layer, Loop, ModelSpec, Pattern, Repeat
+from archspec.spec import Encoder, Entry, Fit, FitBlock, Layer, Loop, ModelSpec, Pattern, Repeat
 from archspec.yaml_text import plain_scalar
 
 _WIDTH = 100
@@ -42,6 +42,8 @@ def written(spec: ModelSpec) -> dict[str, Any]:
             tree[key] = getattr(spec, key)
     tree["input"] = changed(spec.input)
     tree |= {"causal": spec.causal, "d_model": spec.d_model}
+    if spec.encoder is not None:
+        tree["encoder"] = _encoder(spec.encoder)
     if (norm := _slot(spec.norm)) != "rmsnorm":
         tree["norm"] = norm
     if spec.residual != "pre":
@@ -50,6 +52,20 @@ def written(spec: ModelSpec) -> dict[str, Any]:
     tree["layers"] = [_entry(entry) for entry in spec.layers]
     tree["head"] = _slot(spec.head)
     return tree
+
+
+def _encoder(encoder: Encoder) -> dict[str, Any]:
+    tree: dict[str, Any] = {"input": changed(encoder.input)}
+    if encoder.d_model is not None:
+        tree["d_model"] = encoder.d_model
+    if encoder.norm is not None:
+        tree["norm"] = _slot(encoder.norm)
+    if encoder.residual is not None:
+        tree["residual"] = encoder.residual
+    return tree | {
+        "stem": _slot(encoder.stem),
+        "layers": [_entry(entry) for entry in encoder.layers],
+    }
 
 
 def _entry(entry: Entry) -> dict[str, Any]:
@@ -68,8 +84,12 @@ def _entry(entry: Entry) -> dict[str, Any]:
 
 
 def _layer(layer: Layer) -> dict[str, Any]:
-    mixers = {"token_mixer": _mixer(layer.token_mixer), "channel_mixer": _mixer(layer.channel_mixer)}
-    tree = {role: mixer for role, mixer in mixers.items() if mixer != "none"} or {"token_mixer": "none"}
+    parts = {
+        "token_mixer": _mixer(layer.token_mixer),
+        "cross": "none" if layer.cross is None else _slot(layer.cross),
+        "channel_mixer": _mixer(layer.channel_mixer),
+    }
+    tree = {role: part for role, part in parts.items() if part != "none"} or {"token_mixer": "none"}
     if layer.norm is not None:
         tree["norm"] = _slot(layer.norm)
     if layer.residual is not None:

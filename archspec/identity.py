@@ -8,12 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from archspec.changed import changed
 from archspec.components import Parallel
 from archspec.config import ComponentConfig
-from archspec.spec import Fit, FitBlock, Layer, Layers, Loop, ModelSpec, Pattern, Repeat, parse_schedule
+from archspec.schedule import parse_schedule
+from archspec.spec import (
+    Encoder,
+    Fit,
+    FitBlock,
+    Layer,
+    Layers,
+    Loop,
+    ModelSpec,
+    Pattern,
+    Repeat,
+    Residual,
+)
 
 
 def spec_hash(spec: ModelSpec) -> str:
@@ -29,14 +42,34 @@ def canonical(spec: ModelSpec) -> dict[str, Any]:
         "input": changed(spec.input),
         "causal": spec.causal,
         "d_model": spec.d_model,
+        **({"encoder": _encoder(spec.encoder, spec)} if spec.encoder else {}),
         "stem": _component(spec.stem),
-        "layers": _sublayers(spec.layers, spec),
+        "layers": _sublayers(spec.layers, _Defaults(spec.norm, spec.residual)),
         "final_norm": _component(spec.norm) if spec.residual == "pre" else None,
         "head": _component(spec.head),
     }
 
 
-def _sublayers(entries: Layers, spec: ModelSpec) -> list[Any]:
+@dataclass(frozen=True)
+class _Defaults:
+    """What a layer's norm and residual are unless it says."""
+
+    norm: ComponentConfig
+    residual: Residual
+
+
+def _encoder(encoder: Encoder, spec: ModelSpec) -> dict[str, Any]:
+    own = _Defaults(encoder.norm or spec.norm, encoder.residual or spec.residual)
+    return {
+        "input": changed(encoder.input),
+        "d_model": encoder.d_model or spec.d_model,
+        "stem": _component(encoder.stem),
+        "layers": _sublayers(encoder.layers, own),
+        "final_norm": _component(own.norm) if own.residual == "pre" else None,
+    }
+
+
+def _sublayers(entries: Layers, spec: _Defaults) -> list[Any]:
     """One entry per mixer, loop of several turns and FIT block, in order."""
     flat: list[Any] = []
     for entry in entries:
@@ -55,16 +88,19 @@ def _sublayers(entries: Layers, spec: ModelSpec) -> list[Any]:
     return flat
 
 
-def _layer(layer: Layer, spec: ModelSpec) -> list[Any]:
+def _layer(layer: Layer, spec: _Defaults) -> list[Any]:
     around = {"norm": _component(layer.norm or spec.norm), "residual": layer.residual or spec.residual}
+    parts = (
+        ("token_mixer", layer.token_mixer), ("cross", layer.cross), ("channel_mixer", layer.channel_mixer)
+    )  # fmt: skip
     return [
         {role: _mixer(mixer), **around}
-        for role, mixer in (("token_mixer", layer.token_mixer), ("channel_mixer", layer.channel_mixer))
-        if isinstance(mixer, Parallel) or mixer.kind != "none"
+        for role, mixer in parts
+        if mixer is not None and (isinstance(mixer, Parallel) or mixer.kind != "none")
     ]
 
 
-def _loop(loop: Loop, spec: ModelSpec) -> list[Any]:
+def _loop(loop: Loop, spec: _Defaults) -> list[Any]:
     body = _sublayers(loop.layers, spec)
     if loop.loop == 1 or not body:
         return body
@@ -73,7 +109,7 @@ def _loop(loop: Loop, spec: ModelSpec) -> list[Any]:
     return [{"loop": loop.loop, "layers": body}]
 
 
-def _fit(fit: Fit, spec: ModelSpec) -> dict[str, Any]:
+def _fit(fit: Fit, spec: _Defaults) -> dict[str, Any]:
     return {
         "n_groups": fit.n_groups,
         "n_latents": fit.n_latents,

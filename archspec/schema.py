@@ -46,7 +46,7 @@ def spec_schema(components: Components) -> Schema:
         definitions[name]["required"] = ["kind", *definitions[name]["required"]]
     layer = definitions["Layer"]
     layer.pop("required")
-    layer["anyOf"] = [{"required": ["token_mixer"]}, {"required": ["channel_mixer"]}]
+    layer["anyOf"] = [{"required": [part]} for part in ("token_mixer", "cross", "channel_mixer")]
     symbols = definitions["Pattern"]["properties"]["symbols"]
     mixers = [{"slot": "token_mixer"}, {"slot": "channel_mixer"}]
     symbols["additionalProperties"] = {"anyOf": [{"$ref": "#/$defs/Layer"}, *mixers]}

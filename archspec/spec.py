@@ -1,4 +1,4 @@
-"""The grammar of a model: input, stem, layers and blocks of layers, head.
+"""The grammar of a model: input, stem, layers and blocks of layers, head; perhaps an encoder.
 
 A spec is what a user wrote with every default spelt out. ``Repeat``, ``Loop`` and ``Pattern`` are still in
 it; the compiler's ``expand`` unrolls them.
@@ -7,7 +7,6 @@ it; the compiler's ``expand`` unrolls them.
 from __future__ import annotations
 
 import html
-import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
@@ -34,6 +33,7 @@ from archspec.components import (
 from archspec.errors import Problem, shown
 from archspec.inputs import Input, Width
 from archspec.nodes import Path, path_text
+from archspec.schedule import parse_schedule
 
 if TYPE_CHECKING:
     from archspec.source import Source
@@ -44,9 +44,13 @@ MAX_LAYERS = 10_000
 
 
 class Layer(Closed):
-    """A token mixer, then a channel mixer, each with its norm and residual; either may be ``none``."""
+    """A token mixer, then a channel mixer, each with its norm and residual; either may be ``none``.
+
+    Between the two, ``cross`` reads what the model's encoder makes.
+    """
 
     token_mixer: TokenMixerSlot
+    cross: TransferSlot | None = Field(None, description="reads the encoder's output, between the two mixers")
     channel_mixer: ChannelMixerSlot
     norm: NormSlot | None = Field(None, description="overrides the model's norm")
     residual: Residual | None = Field(None, description="overrides the model's residual")
@@ -54,7 +58,7 @@ class Layer(Closed):
     @model_validator(mode="before")
     @classmethod
     def _absent_mixer_is_none(cls, value: Any) -> Any:
-        """A layer names at least one mixer; the other one defaults to ``none``."""
+        """A layer names at least one mixer, or ``cross``; what is not named defaults to ``none``."""
         if value == {}:
             raise spec_problem("a layer needs a token_mixer or a channel_mixer")
         if isinstance(value, str):
@@ -143,19 +147,6 @@ class Fit(Closed):
         return value
 
 
-def parse_schedule(schedule: str) -> tuple[tuple[int, int], ...]:
-    """``"(2)4(2)"`` -> ((2, 4), (2, 0)): local and global layers of each block; the last may lack globals."""
-    text = schedule.replace(" ", "")
-    if not re.fullmatch(r"(\(\d{1,6}\)\d{1,6})*\(\d{1,6}\)\d{0,6}", text):
-        raise spec_problem(f"schedule '{schedule}' is not of the form '(2)4(2)' or '(1)2(1)2'")
-    pairs = tuple((int(a), int(b or 0)) for a, b in re.findall(r"\((\d+)\)(\d*)", text))
-    if sum(n_local + n_global for n_local, n_global in pairs) > 1_000:
-        raise spec_problem(f"schedule '{schedule}' has more than 1,000 layers")
-    if any(n_global == 0 for _, n_global in pairs[:-1]):
-        raise spec_problem(f"schedule '{schedule}': only the last block may have no global layers")
-    return pairs
-
-
 class FitBlock(Closed):
     """A FIT block among the layers; its latents live inside it."""
 
@@ -214,6 +205,12 @@ def n_expanded(entries: Layers) -> int:
     return total
 
 
+def _few_enough(entries: Layers) -> Layers:
+    if (n := n_expanded(entries)) > MAX_LAYERS:
+        raise spec_problem(f"{n:,} layers once written out; at most {MAX_LAYERS:,} are allowed")
+    return entries
+
+
 def _is_version_1(value: Any) -> Any:
     if type(value) is not int or value != 1:
         raise spec_problem(f"this archspec reads version 1 of the language, got {shown(value)}")
@@ -225,6 +222,22 @@ Version = Annotated[
 ]
 
 
+class Encoder(Closed):
+    """Layers over a source of its own, read both ways; ``cross`` in the model's layers reads their output."""
+
+    input: Input
+    d_model: Width | None = Field(None, description="width of the source's stream; default the model's")
+    norm: NormSlot | None = Field(None, description="overrides the model's norm")
+    residual: Residual | None = Field(None, description="overrides the model's residual")
+    stem: StemSlot
+    layers: Layers
+
+    @field_validator("layers")
+    @classmethod
+    def _not_too_many(cls, value: Layers) -> Layers:
+        return _few_enough(value)
+
+
 class ModelSpec(Closed):
     """A whole model. Frozen; ``archspec.identity.spec_hash`` is its identity."""
 
@@ -233,9 +246,13 @@ class ModelSpec(Closed):
     description: Annotated[str, Field(max_length=2_000)] = ""
     input: Input
     causal: bool = Field(
-        description="a promise: output t depends on inputs up to t only; the compiler tests it"
+        description="a promise: output t depends on inputs up to t only; the compiler tests it (an encoder "
+        "reads both ways, and all of it may be read)"
     )
     d_model: Width
+    encoder: Encoder | None = Field(
+        None, description="a second stream; then `input` is the target and the model takes (source, target)"
+    )
     norm: NormSlot = Field("rmsnorm", validate_default=True)
     residual: Residual = "pre"
     stem: StemSlot
@@ -245,9 +262,7 @@ class ModelSpec(Closed):
     @field_validator("layers")
     @classmethod
     def _not_too_many(cls, value: Layers) -> Layers:
-        if (n := n_expanded(value)) > MAX_LAYERS:
-            raise spec_problem(f"{n:,} layers once written out; at most {MAX_LAYERS:,} are allowed")
-        return value
+        return _few_enough(value)
 
     _written: _Written = PrivateAttr(default_factory=_Written)
 

@@ -11,8 +11,9 @@ from archspec.spec import Entry, FitBlock, Layer, Layers, Loop, ModelSpec, Patte
 
 
 def strip(spec: ModelSpec) -> str:
-    """The layers in order; copies as ``n x``, the turns of a loop as ``n turns of``."""
-    return _joined(spec.layers)
+    """The layers in order, an encoder's before ``=>``; copies as ``n x``, a loop's as ``n turns of``."""
+    decoder = _joined(spec.layers)
+    return decoder if spec.encoder is None else f"{_joined(spec.encoder.layers)} => {decoder}"
 
 
 def _joined(entries: Layers) -> str:
@@ -46,8 +47,9 @@ def _text(entry: Entry) -> str:
 
 
 def _layer(layer: Layer) -> str:
-    mixers = [_mixer(mixer) for mixer in (layer.token_mixer, layer.channel_mixer)]
-    return "+".join(mixer for mixer in mixers if mixer != "none") or "none"
+    cross = "none" if layer.cross is None else f"cross:{layer.cross.kind}"
+    parts = (_mixer(layer.token_mixer), cross, _mixer(layer.channel_mixer))
+    return "+".join(part for part in parts if part != "none") or "none"
 
 
 def _mixer(mixer: ComponentConfig | Parallel) -> str:

@@ -14,20 +14,23 @@ from contextlib import contextmanager
 from typing import Literal
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
-from archspec import ComponentConfig, FeatureInput, Input, Problem, Site, SpecError, TokenInput
-from compiler.graph import Graph, Op, OpKind, ops, spec_of
+from archspec import ComponentConfig, FeatureInput, Input, Problem, Role, Site, SpecError, TokenInput
+from compiler.cost.closed_form import stem_length
+from compiler.graph import Graph, Op, OpKind, must_be_causal, ops, spec_of
+from compiler.random_inputs import random_inputs
 from zoo import Zoo
 from zoo.causality import Leak, Sampler, causality_leak, token_ids, vectors
-from zoo.contract import Component, Norm
+from zoo.contract import Component, Norm, Transfer
 
 LONGEST = 513
 LARGEST_WHOLE_MODEL = 50_000_000  # parameters
 _LAYER_WORK, _MODEL_WORK = 1e11, 3e11  # FLOPs that the test of a layer and of the model may take, about
 _SMALL = 20_000_000  # parameters, up to which one thread does
 _RUNS = 40  # forward passes of one test
-_TESTED: tuple[OpKind, ...] = ("token_mixer", "channel_mixer", "norm")
+_TESTED: tuple[OpKind, ...] = ("token_mixer", "channel_mixer", "norm", "cross")
+_SOURCE_LEN = 37  # of what the layers of a decoder read in the test
 
 
 def causality_gate(
@@ -50,19 +53,25 @@ def causality_gate(
 
 def _leaking_layers(graph: Graph, zoo: Zoo) -> Iterator[Problem]:
     for name, op in ops(graph):
-        if op.kind in _TESTED and op.config is not None:
+        if op.kind in _TESTED and op.config is not None and must_be_causal(graph, op.stream):
             assert op.site is not None
-            leak = _layer_leak(zoo.component(op.kind, op.config), op.config, op.site)  # type: ignore[arg-type]
+            role: Role = "transfer" if op.kind == "cross" else op.kind  # type: ignore[assignment]
+            cls = zoo.component(role, op.config)
+            leak = _layer_leak(cls, op.config, op.site, op.d_source or 0)  # type: ignore[arg-type]
             if leak is not None:
                 what = f"{name} ('{op.config.kind}') breaks 'causal: true': {leak}"
                 yield spec_of(graph).problem(op.origin, what, "take a causal mixer, or say 'causal: false'")
 
 
 @functools.lru_cache(maxsize=4096)
-def _layer_leak(cls: type[Component], config: ComponentConfig, site: Site) -> Leak | None:
+def _layer_leak(cls: type[Component], config: ComponentConfig, site: Site, d_source: int) -> Leak | None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        layer = cls(config, site.d_model if issubclass(cls, Norm) else site)
+        if issubclass(cls, Transfer):
+            transfer = cls(config, site, d_source)
+            layer: nn.Module = _Reading(transfer, torch.randn(2, _SOURCE_LEN, d_source))
+        else:
+            layer = cls(config, site.d_model if issubclass(cls, Norm) else site)
     longest = _affordable(layer, _reach(config, site), work=_LAYER_WORK)
     return _leak(layer, vectors(site.d_model), _lengths(longest, config), block=site.block)
 
@@ -82,8 +91,10 @@ def _whole_model_leak(graph: Graph, module: fx.GraphModule, weights: Literal["ra
     stem: Op = graph.nodes["stem"]["op"]
     assert stem.site is not None
     sample = _raw_inputs(spec.input) if stem.site.seq_len == spec.input.seq_len else None
-    trunk = _trunk(module, from_stem=sample is None)
+    trunk: nn.Module = _trunk(module, from_stem=sample is None)
     sample = sample or vectors(spec.d_model)
+    if spec.encoder is not None:
+        trunk = _Reading(trunk, _source(graph), source_first=True)
     longest = _affordable(trunk, max(_reaches(graph)), work=_MODEL_WORK)
     lengths = tuple(sorted({min(7, longest), longest}))
     if weights == "random":
@@ -103,10 +114,15 @@ def _trunk(module: fx.GraphModule, *, from_stem: bool) -> fx.GraphModule:
     """The model without its head, on raw inputs or on the stem's output."""
     code = fx.Graph()
     values: dict[fx.Node, fx.Node] = {}
+    has_source = any(node.target == "source" for node in module.graph.nodes)
+    if has_source:
+        source = code.placeholder("source")
     x = code.placeholder("x") if from_stem else None
     for node in module.graph.nodes:
-        if node.op == "placeholder" and node.target == "mask":
-            values[node] = code.placeholder("mask", default_value=None)
+        if node.op == "placeholder" and node.target in ("mask", "source_mask"):
+            values[node] = code.placeholder(node.target, default_value=None)
+        elif node.op == "placeholder" and node.target == "source":
+            values[node] = source
         elif node.target == "inputs" and from_stem:
             continue
         elif node.target == "stem" and node.op == "call_module" and x is not None:
@@ -119,8 +135,40 @@ def _trunk(module: fx.GraphModule, *, from_stem: bool) -> fx.GraphModule:
     return fx.GraphModule(module, code)
 
 
+class _Reading(nn.Module):
+    """A decoder, or a layer of one, beside a source that stays the same whatever the target is."""
+
+    source: Tensor
+
+    def __init__(self, reader: nn.Module, source: Tensor, *, source_first: bool = False):
+        super().__init__()
+        self.reader, self.source_first = reader, source_first
+        self.register_buffer("source", source, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.reader(self.source, x) if self.source_first else self.reader(x, self.source)
+        return y
+
+
+def _source(graph: Graph) -> Tensor:
+    """Two sources for the encoder, short ones where it takes them."""
+    encoder = spec_of(graph).encoder
+    assert encoder is not None
+    inside = (op for _, op in ops(graph) if op.stream is not None and op.stream.of_encoder)
+    steps = (op.config.capabilities().length_multiple_of for op in inside if op.config is not None)
+    step = math.lcm(*steps)
+    length = min(encoder.input.seq_len, -(-_SOURCE_LEN // step) * step)
+    try:
+        stem_length(graph, graph.nodes["encoder.stem"]["op"], length)
+    except SpecError:
+        length = encoder.input.seq_len
+    return random_inputs(encoder.input, batch_size=2, seq_len=length, dtype=torch.float64)
+
+
 def _reaches(graph: Graph) -> Iterator[int]:
     for _, op in ops(graph):
+        if op.stream is not None and op.stream.of_encoder:
+            continue
         if op.kind == "group" and op.stream is not None and op.stream.name == "tokens":
             yield min(spec_of(graph).input.seq_len, 2 * op.number("length") + 3)
         elif op.config is not None and op.site is not None and op.stream is not None and op.stream.fold == 1:

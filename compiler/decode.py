@@ -14,8 +14,9 @@ from torch import Tensor, fx, nn
 from archspec import Problem, SpecError
 from compiler.clocks import clocks
 from compiler.graph import Graph, inputs_of, ops, spec_of
+from compiler.passes.lower import encoder_of
 from compiler.readings import Node, Prefill, Step
-from zoo.contract import State, Stem
+from zoo.contract import State, Stem, Transfer
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,27 @@ class Decoder:
         self.graph = graph
         self.module = module
         self._nodes = tuple(_nodes(graph, module))
+        self._encoder = encoder_of(graph, module) if spec_of(graph).encoder is not None else None
 
-    def init_state(self, batch_size: int) -> DecodeState:
-        """The state before the first token."""
+    def init_state(
+        self, batch_size: int, source: Tensor | None = None, source_mask: Tensor | None = None
+    ) -> DecodeState:
+        """The state before the first token.
+
+        With an encoder, ``source`` (and its mask) is what the tokens will be decoded from: it is encoded
+        here, once.
+        """
+        if (source is None) != (self._encoder is None):
+            raise ValueError(
+                "this model has no encoder, and takes no source"
+                if self._encoder is None
+                else "this model has an encoder: decoding starts with init_state(batch_size, source)"
+            )
         like = self._like
         fresh = {node.name: node.fresh(batch_size, like) for node in self._nodes}
         nodes = {name: state for name, state in fresh.items() if state is not None}
+        if self._encoder is not None:
+            nodes |= self._remembered(*self._encoder(source, source_mask))
         return DecodeState(nodes, torch.zeros((), dtype=torch.long, device=like.device))
 
     def prefill(self, inputs: Tensor, state: DecodeState) -> tuple[Tensor, DecodeState]:
@@ -67,6 +83,15 @@ class Decoder:
         y, nodes = Step(n_seen=state.n_seen, like=self._like).run(self._nodes, x, state.nodes)
         return y, DecodeState(nodes, state.position + 1, state.n_seen + 1)
 
+    def _remembered(self, read: Tensor, mask: Tensor | None) -> dict[str, State]:
+        """What the encoder put out -> the state of every node that reads it."""
+        states = {}
+        for node in self._nodes:
+            if node.op.kind == "cross":
+                assert isinstance(node.part, Transfer)
+                states[node.name] = node.part.remember(read) | ({} if mask is None else {"mask": mask})
+        return states
+
     @property
     def _like(self) -> Tensor:
         return next(self.module.parameters())
@@ -75,6 +100,8 @@ class Decoder:
 def _nodes(graph: Graph, module: nn.Module) -> Iterator[Node]:
     ticking = clocks(graph)
     for name, op in ops(graph):
+        if op.stream is not None and op.stream.of_encoder:
+            continue  # it runs as a whole
         sources = tuple(inputs_of(graph, name))
         part = None if op.module is None else module.get_submodule(op.module)
         n_latents = graph.nodes[sources[1]]["op"].number("length") if op.kind == "write" else 0
@@ -89,6 +116,8 @@ def decode_obstacles(graph: Graph) -> Iterator[Problem]:
         return
     seen: set[tuple[str, int, object]] = set()
     for name, op in ops(graph):
+        if op.stream is not None and op.stream.of_encoder:
+            continue
         if (alike := (op.kind, id(op.config), op.origin)) in seen:
             continue
         seen.add(alike)

@@ -9,12 +9,12 @@ from typing import Literal, TypeAlias
 
 import networkx as nx
 
-from archspec import ComponentConfig, Problem, Site
+from archspec import ComponentConfig, Input, Problem, Site
 from archspec.spec import ModelSpec
 
 OpKind = Literal[
     "input", "mask", "mask_view", "stem", "norm", "token_mixer", "channel_mixer", "add", "combine", "head",
-    "output", "group", "ungroup", "latents", "group_positions", "read", "write", "shift",
+    "output", "group", "ungroup", "latents", "group_positions", "read", "write", "shift", "cross",
 ]  # fmt: skip
 Graph: TypeAlias = "nx.MultiDiGraph[str]"
 
@@ -25,7 +25,7 @@ class Stream:
 
     ``length`` is the greatest one. ``fold`` says how many groups of one sequence stand in the batch
     dimension, and ``block`` how many positions count as one moment: the latents of a group all stand for
-    the group's end.
+    the group's end. ``of_encoder`` tells the source's side, which is read both ways, from the target's.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Stream:
     width: int
     fold: int = 1
     block: int = 1
+    of_encoder: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Op:
 
     Slots: a mixer, stem or head reads its stream and, if it looks at masks, a mask; ``add`` and ``combine``
     read the streams they join; ``ungroup`` and ``latents`` read their stream and the ungrouped one whose
-    shape they follow; ``read`` and ``write`` read queries, source and, if the source has one, its mask.
+    shape they follow; ``read``, ``write`` and ``cross`` read queries, source and, if there is one, the
+    source's mask.
     """
 
     kind: OpKind
@@ -72,6 +74,11 @@ class Op:
             stream or self.stream,
             self.attributes,
         )
+
+    @property
+    def of_encoder(self) -> bool:
+        """Whether this is an input, mask or stem of the encoder; of other nodes the stream tells."""
+        return self.origin[:1] == ("encoder",)
 
     def attribute(self, name: str) -> int | str:
         """The attribute called ``name``; it must exist."""
@@ -127,6 +134,17 @@ def spec_of(graph: Graph) -> ModelSpec:
     spec = graph.graph["spec"]
     assert isinstance(spec, ModelSpec)
     return spec
+
+
+def input_of(graph: Graph, op: Op) -> Input:
+    """What a stem (an input, a mask, a head) takes in: the encoder's input, or the model's."""
+    spec = spec_of(graph)
+    return spec.encoder.input if spec.encoder is not None and op.of_encoder else spec.input
+
+
+def must_be_causal(graph: Graph, stream: Stream | None) -> bool:
+    """Whether the model promises causality on ``stream``."""
+    return spec_of(graph).causal and stream is not None and not stream.of_encoder
 
 
 def warnings_of(graph: Graph) -> tuple[Problem, ...]:

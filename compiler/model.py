@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx, nn
 
-from archspec import Problem, SpecError
+from archspec import Input, Problem, SpecError
 from archspec.identity import spec_hash
 from archspec.spec import ModelSpec
 from compiler.decode import Decoder
@@ -30,7 +30,10 @@ class ModelOutput(NamedTuple):
 
 
 class CompiledModel:
-    """What ``compile_spec`` makes; ``module`` is the plain torch module, ``forward(inputs, mask=None)``."""
+    """What ``compile_spec`` makes; ``module`` is the plain torch module, ``forward(inputs, mask=None)``.
+
+    With an encoder it is ``forward(source, inputs, source_mask=None, mask=None)``.
+    """
 
     def __init__(self, *, graph: Graph, module: fx.GraphModule, zoo: Zoo, seed: int):
         self.graph = graph
@@ -38,15 +41,20 @@ class CompiledModel:
         self.zoo = zoo
         self.seed = seed
 
-    def __call__(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The logits. ``mask`` (B, L) is True at real tokens; inputs are ids (B, L), features or images."""
-        return self.outputs(inputs, mask).logits
+    def __call__(
+        self, *inputs: Tensor | None, mask: Tensor | None = None, source_mask: Tensor | None = None
+    ) -> Tensor:
+        """The logits of ``model(inputs, mask)``; with an encoder, of ``model(source, target)``.
 
-    def outputs(self, inputs: Tensor, mask: Tensor | None = None) -> ModelOutput:
+        Inputs are ids (B, L), features or images. A mask (B, L) is True at real tokens.
+        """
+        return self.outputs(*inputs, mask=mask, source_mask=source_mask).logits
+
+    def outputs(
+        self, *inputs: Tensor | None, mask: Tensor | None = None, source_mask: Tensor | None = None
+    ) -> ModelOutput:
         """The logits, and what training needs beside them."""
-        if mask is not None:
-            self._refuse_mask()
-        y = self.module(inputs, mask)
+        y = self.module(*self._arguments(inputs, mask, source_mask))
         names = side_products(self.graph)
         if not names:
             return ModelOutput(y, None, {})
@@ -130,13 +138,42 @@ class CompiledModel:
         self.module.to(target)
         return self
 
-    def _refuse_mask(self) -> None:
-        if self.spec.input.kind == "image":
-            raise SpecError("images take no mask", path="input.kind")
+    def _arguments(
+        self, inputs: tuple[Tensor | None, ...], mask: Tensor | None, source_mask: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        """The arguments of ``module``, in its order; ValueError where they are not the model's."""
+        encoder = self.spec.encoder
+        if encoder is None:
+            if (
+                len(inputs) not in (1, 2)
+                or source_mask is not None
+                or (len(inputs) == 2 and mask is not None)
+            ):
+                raise ValueError("this model has no encoder: call it as model(inputs, mask)")
+            mask = inputs[1] if len(inputs) == 2 else mask
+            self._check_mask(mask, inputs[0], self.spec.input, of_encoder=False)
+            return inputs[0], mask
+        if len(inputs) != 2:
+            raise ValueError(
+                "this model has an encoder: call it as model(source, target, source_mask=..., mask=...)"
+            )
+        source, target = inputs
+        self._check_mask(source_mask, source, encoder.input, of_encoder=True)
+        self._check_mask(mask, target, self.spec.input, of_encoder=False)
+        return source, target, source_mask, mask
+
+    def _check_mask(
+        self, mask: Tensor | None, inputs: Tensor | None, input: Input, *, of_encoder: bool
+    ) -> None:
+        if mask is None:
+            return
+        if input.kind == "image":
+            raise SpecError("images take no mask", path="encoder.input.kind" if of_encoder else "input.kind")
         for op in maskless_mixers(self.graph).values():
-            assert op.config is not None
-            message = f"'{op.config.kind}' takes no mask, so this model cannot run on padded batches"
-            raise SpecError(problems=[self.spec.problem(op.origin, message)])
+            if op.stream is not None and op.stream.of_encoder == of_encoder:
+                assert op.config is not None
+                message = f"'{op.config.kind}' takes no mask, so this model cannot run on padded batches"
+                raise SpecError(problems=[self.spec.problem(op.origin, message)])
 
     def _hinted(self) -> dict[str, tuple[nn.Parameter, ParamHint]]:
         """Each trainable parameter once, with what its components (two, if tied) ask for."""

@@ -20,7 +20,7 @@ from compiler.profiling import Profile, Row
 if TYPE_CHECKING:
     from compiler.cost.verify import Check, Verification
 
-_LAYER = re.compile(r"layers\.(\d+)\.(.*)")
+_LAYER = re.compile(r"(encoder\.|)layers\.(\d+)\.(.*)")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class _Line:
 
 def render(profile: Profile) -> RenderableType:
     """The whole model, its parts, and what ``verify`` found."""
-    title = f"{profile.name}: {profile.seq_len} positions, batch {profile.batch_size}, {profile.dtype}"
+    title = _title(profile)
     parts: list[RenderableType] = [Text(title, style="bold"), _summary(profile), _parts(profile)]
     if profile.verify is not None:
         parts += [_verification(profile.verify)]
@@ -59,13 +59,16 @@ def to_html(profile: Profile) -> str:
         for line in _lines(profile)
     )
     head = "".join(f"<th>{escape(name)}</th>" for name in _HEADINGS)
-    title = escape(
-        f"{profile.name}: {profile.seq_len} positions, batch {profile.batch_size}, {profile.dtype}"
-    )
+    title = escape(_title(profile))
     return (
         f"<div><b>{title}</b><table>{summary}</table>"
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
+
+
+def _title(profile: Profile) -> str:
+    source = "" if profile.source_len is None else f" after a source of {profile.source_len}"
+    return f"{profile.name}: {profile.seq_len} positions{source}, batch {profile.batch_size}, {profile.dtype}"
 
 
 def _facts(profile: Profile) -> Iterator[tuple[str, str]]:
@@ -148,11 +151,11 @@ def _lines(profile: Profile) -> list[_Line]:
         if row.kind == "add":
             continue
         match = _LAYER.fullmatch(row.path)
-        part = match[2] if match else row.path
+        part = match[1] + match[3] if match else row.path
         key = (part, row.kind, row.cost, *row.flops.values(), *row.flops_needed.values())
         layers = found.setdefault(key, (row, part, []))[2]
         if match:
-            layers.append(int(match[1]))
+            layers.append(int(match[2]))
     return [_Line(row, part, tuple(layers)) for row, part, layers in found.values()]
 
 

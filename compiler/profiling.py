@@ -56,7 +56,8 @@ class Profile:
 
     ``flops`` is what dense kernels do, ``flops_needed`` the same with masks and windows exact. Phase
     ``prefill`` is a forward pass over ``seq_len`` tokens; ``decode`` the last of these tokens alone, the
-    others being in the caches; ``train`` three forward passes (backward repeats every matmul twice).
+    others being in the caches; ``train`` three forward passes (backward repeats every matmul twice). An
+    encoder reads ``source_len`` more in a forward pass, and nothing while decoding.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Profile:
     flops_needed: Flops
     memory: Memory
     rows: tuple[Row, ...]
+    source_len: int | None = None  # of what an encoder reads; None without one
     latency: Latency | None = None
     device: str | None = None
     verify: Verification | None = None
@@ -81,6 +83,7 @@ class Profile:
         return {
             "name": self.name,
             "seq_len": self.seq_len,
+            "source_len": self.source_len,
             "batch_size": self.batch_size,
             "dtype": self.dtype,
             "phase": self.phase,
@@ -113,6 +116,7 @@ def profile(
     spec: ModelSpec,
     *,
     seq_len: int | None = None,
+    source_len: int | None = None,
     batch_size: int = 1,
     dtype: str = "float32",
     phase: str = "prefill",
@@ -127,11 +131,14 @@ def profile(
     arguments are one SpecError that names them all.
     """
     zoo = zoo or load_zoo()
-    length, checked_dtype, checked_phase = _checked(spec, seq_len, batch_size, dtype, phase, device)
+    length, checked_dtype, checked_phase = _checked(
+        spec, seq_len, source_len, batch_size, dtype, phase, device
+    )
     graph = build_graph(spec, zoo=zoo)
     found = closed_profile(
-        graph, seq_len=length, batch_size=batch_size, dtype=checked_dtype, phase=checked_phase
-    )
+        graph, seq_len=length, source_len=source_len, batch_size=batch_size, dtype=checked_dtype,
+        phase=checked_phase,
+    )  # fmt: skip
     if verify:
         from compiler.cost.verify import verify_costs  # imports fvcore
 
@@ -139,20 +146,28 @@ def profile(
     if measure:
         latency = measure_model(
             compile_spec(spec, gate=False, zoo=zoo),
-            batch_size=batch_size, seq_len=length, phase=checked_phase, dtype=checked_dtype, device=device,
+            batch_size=batch_size, seq_len=length, source_len=source_len, phase=checked_phase,
+            dtype=checked_dtype, device=device,
         )  # fmt: skip
         found = replace(found, latency=latency, device=device_info(resolve_device(device)).name)
     return found
 
 
 def closed_profile(
-    graph: Graph, *, seq_len: int, batch_size: int, dtype: Dtype, phase: Phase = "prefill"
+    graph: Graph,
+    *,
+    seq_len: int,
+    batch_size: int,
+    dtype: Dtype,
+    phase: Phase = "prefill",
+    source_len: int | None = None,
 ) -> Profile:
     """The part of a profile that needs no weights, from a checked graph."""
     obstacles = list(decode_obstacles(graph))
     if phase == "decode" and obstacles:
         raise SpecError(problems=obstacles)
-    plan = CostPlan(graph, seq_len)
+    plan = CostPlan(graph, seq_len, source_len)
+    encoder = spec_of(graph).encoder
     prefill, train = (plan.costs(batch_size=batch_size, dtype=dtype, phase=p) for p in ("prefill", "train"))
     decode: dict[str, Cost] = {}
     if not obstacles:
@@ -163,6 +178,7 @@ def closed_profile(
     return Profile(
         name=spec_of(graph).name,
         seq_len=seq_len,
+        source_len=None if encoder is None else source_len or encoder.input.seq_len,
         batch_size=batch_size,
         dtype=dtype,
         phase=phase,
@@ -210,13 +226,24 @@ def _flops(prefill: Cost, decode: Cost | None, train: Cost) -> tuple[Flops, Flop
 
 
 def _checked(
-    spec: ModelSpec, seq_len: int | None, batch_size: int, dtype: str, phase: str, device: str
+    spec: ModelSpec,
+    seq_len: int | None,
+    source_len: int | None,
+    batch_size: int,
+    dtype: str,
+    phase: str,
+    device: str,
 ) -> tuple[int, Dtype, Phase]:
     """The arguments as what they are, or one SpecError with everything that is wrong with them."""
     greatest = spec.input.seq_len
     problems = []
     if seq_len is not None and not 1 <= seq_len <= greatest:
         problems.append(Problem(f"seq_len {seq_len} is not in 1..{greatest}, what '{spec.name}' takes"))
+    if source_len is not None and spec.encoder is None:
+        problems.append(Problem(f"source_len {source_len}: '{spec.name}' has no encoder"))
+    longest = spec.encoder.input.seq_len if spec.encoder else 0
+    if source_len is not None and spec.encoder is not None and not 1 <= source_len <= longest:
+        problems.append(Problem(f"source_len {source_len} is not in 1..{longest}, what the encoder takes"))
     if batch_size < 1:
         problems.append(Problem(f"batch_size {batch_size} is not at least 1"))
     if dtype not in DTYPES:

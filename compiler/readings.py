@@ -39,7 +39,7 @@ class Node:
         """The state before the first token, if the node has one; zeros stand before the first group."""
         if isinstance(self.part, Mixer):
             return self.part.init_state(batch_size, dtype=like.dtype, device=like.device)
-        if isinstance(self.part, Transfer):
+        if isinstance(self.part, Transfer) and self.op.kind != "cross":
             assert self.op.d_source is not None
             return self.part.remember(like.new_zeros(batch_size, self.n_latents, self.op.d_source))
         return None
@@ -81,6 +81,8 @@ class Reading(ABC):
         kind, part = node.op.kind, node.part
         if isinstance(part, Transfer):
             assert state is not None
+            if kind == "cross":
+                return self.cross(part, inputs[0], state), state
             return (self.read if kind == "read" else self.write)(node, part, inputs, state)
         if isinstance(part, Latents):
             return self.latents(node, part, inputs[0]), None
@@ -105,6 +107,10 @@ class Reading(ABC):
 
     @abstractmethod
     def mix(self, node: Node, mixer: Mixer, x: Tensor, state: State) -> tuple[Tensor, State]: ...
+
+    @abstractmethod
+    def cross(self, transfer: Transfer, x: Tensor, state: State) -> Tensor:
+        """The tokens read what is remembered of the encoder."""
 
     @abstractmethod
     def latents(self, node: Node, latents: Latents, x: Tensor) -> Tensor | None: ...
@@ -142,6 +148,9 @@ class Step(Reading):
             after = node.fresh(x.shape[0], self.like) or after
         return y, after
 
+    def cross(self, transfer: Transfer, x: Tensor, state: State) -> Tensor:
+        return transfer.recall(x[:, None], state, first=self.n_seen)[:, 0]
+
     def latents(self, node: Node, latents: Latents, x: Tensor) -> Tensor | None:
         latents.check_length(self.n_seen + 1)
         group = self.n_seen // node.clock.length
@@ -167,7 +176,7 @@ class Step(Reading):
         self, node: Node, transfer: Transfer, inputs: list[Tensor], state: State
     ) -> tuple[Tensor, State]:
         g, *given = inputs
-        y = transfer.recall(g[:, None], state)[:, 0]
+        y = transfer.recall(g[:, None], state, first=self.n_seen % node.clock.length)[:, 0]
         return y, transfer.remember(given[0]) if given else state
 
 
@@ -187,6 +196,9 @@ class Prefill(Reading):
         y, _ = mixer.prefill(x, mixer.init_state(x.shape[0], dtype=self.like.dtype, device=self.like.device))
         opened = self.open_group(x, node.clock)
         return y, mixer.prefill(opened, state)[1] if opened.shape[1] else state
+
+    def cross(self, transfer: Transfer, x: Tensor, state: State) -> Tensor:
+        return transfer.recall(x, state)
 
     def latents(self, node: Node, latents: Latents, x: Tensor) -> Tensor | None:
         latents.check_length(self.length)

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from archspec.components import Parallel
 from archspec.config import ComponentConfig
-from archspec.spec import FitBlock, Layer, Layers, Loop, ModelSpec, Pattern, Repeat, parse_schedule
+from archspec.schedule import parse_schedule
+from archspec.spec import FitBlock, Layer, Layers, Loop, ModelSpec, Pattern, Repeat
 
 
 def layer_pairs(spec: ModelSpec) -> tuple[tuple[str, str], ...]:
@@ -19,7 +20,7 @@ def layer_pairs(spec: ModelSpec) -> tuple[tuple[str, str], ...]:
 
 def without_empty_layers(spec: ModelSpec) -> ModelSpec:
     """The same architecture without outermost layers that do nothing (optional ones left out)."""
-    kept = tuple(e for e in spec.layers if not (isinstance(e, Layer) and _pair(e) == ("none", "none")))
+    kept = tuple(e for e in spec.layers if not (isinstance(e, Layer) and _is_empty(e)))
     return spec.model_copy(update={"layers": kept}) if kept else spec
 
 
@@ -39,6 +40,10 @@ def _pairs(entries: Layers) -> Iterator[tuple[str, str]]:
                 for n_local, n_global in parse_schedule(fit.schedule):
                     yield from n_local * [("fit", _kind(fit.local.channel_mixer))]
                     yield from n_global * [("fit", _kind(fit.global_.channel_mixer))]
+
+
+def _is_empty(layer: Layer) -> bool:
+    return layer.cross is None and _pair(layer) == ("none", "none")
 
 
 def _pair(layer: Layer) -> tuple[str, str]:

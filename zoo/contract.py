@@ -270,9 +270,12 @@ class Transfer(Component):
         """
         return {"source": source}
 
-    def recall(self, queries: Tensor, state: State) -> Tensor:
-        """What ``forward`` gives for the source that is remembered."""
-        return only_output(self(queries, state["source"]))
+    def recall(self, queries: Tensor, state: State, *, first: int = 0) -> Tensor:
+        """What ``forward`` gives for the source that is remembered, of which ``mask`` may be a part.
+
+        ``first`` is the place of the first query in its stream: what pairs places with the source's needs it.
+        """
+        return only_output(self(queries, state["source"], state.get("mask")))
 
 
 def token_head_misfit(config: HeadConfig, stem: StemConfig, width: int, d_model: int) -> str | None:

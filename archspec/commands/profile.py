@@ -15,6 +15,9 @@ from archspec.commands._plugins import importable
 def profile(
     spec: Annotated[Path, typer.Argument(help="A model spec.", show_default=False)],
     seq_len: Annotated[int | None, typer.Option(help="Tokens; default the longest the spec takes.")] = None,
+    source_len: Annotated[
+        int | None, typer.Option(help="What an encoder reads; default the longest that it takes.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Sequences at once.")] = 1,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or float64.")] = "float32",
     phase: Annotated[
@@ -40,6 +43,7 @@ def profile(
     found = profiling.profile(
         model,
         seq_len=seq_len,
+        source_len=source_len,
         batch_size=batch_size,
         dtype=dtype,
         phase=phase,

@@ -48,6 +48,7 @@ def show(
             "name": model.name,
             "hash": spec_hash(model),
             "n_layers": n_expanded(model.layers),
+            "n_encoder_layers": n_expanded(model.encoder.layers) if model.encoder else 0,
             "layers": strip(model),
             "spec": tree,
         }

@@ -11,7 +11,7 @@ from archspec.config import ComponentConfig
 from archspec.inputs import ImageInput
 from compiler.clocks import Clock, clocks
 from compiler.cost.stepping import step_cost, with_caches
-from compiler.graph import Graph, Op, all_inputs, ops, spec_of
+from compiler.graph import Graph, Op, all_inputs, input_of, ops
 from zoo.contract import HeadConfig, StemConfig
 
 _COST_FIELDS = tuple(field.name for field in fields(Cost))
@@ -36,11 +36,17 @@ class Asked:
     source_len: int
     input: Input | None
     clock: Clock
+    of_encoder: bool = False
 
     def cost(self, *, batch_size: int, dtype: Dtype, phase: Phase, context_len: int, n_tokens: int) -> Cost:
         """``n_tokens`` is the length of the sequence in phases other than ``decode``."""
         n_seen = context_len if phase == "decode" else n_tokens
         step = self.context(batch_size=batch_size, dtype=dtype, phase="decode", context_len=context_len)
+        if self.of_encoder:  # while tokens are decoded it has run, before the first one, and keeps nothing
+            forward = "prefill" if phase == "decode" else phase
+            ctx = self.context(batch_size=batch_size, dtype=dtype, phase=forward, context_len=0)
+            cost = replace(self.config.cost(ctx), kv_bytes_per_token=0, state_bytes=0)
+            return cost.idle() if phase == "decode" else cost
         if phase == "decode":
             cost = step_cost(self.config, step, self.clock, n_seen)
         else:
@@ -70,12 +76,13 @@ def model_cost(
     *,
     batch_size: int = 1,
     seq_len: int | None = None,
+    source_len: int | None = None,
     dtype: Dtype = "float32",
     phase: Phase = "prefill",
     context_len: int = 0,
 ) -> dict[str, Cost]:
     """Cost by node, in the order of execution; see ``CostPlan.costs``."""
-    plan = CostPlan(graph, seq_len)
+    plan = CostPlan(graph, seq_len, source_len)
     return plan.costs(batch_size=batch_size, dtype=dtype, phase=phase, context_len=context_len)
 
 
@@ -96,8 +103,8 @@ def total(costs: Iterable[Cost]) -> Cost:
 class CostPlan:
     """A graph and an input length, prepared for questions: ``asked`` holds every unique component once."""
 
-    def __init__(self, graph: Graph, seq_len: int | None = None):
-        """``seq_len`` is the input's length, the greatest one by default."""
+    def __init__(self, graph: Graph, seq_len: int | None = None, source_len: int | None = None):
+        """``seq_len`` is the input's length, ``source_len`` the encoder's; the greatest ones by default."""
         self.graph = graph
         self.ops = dict(ops(graph))
         self.sources = all_inputs(graph)
@@ -111,7 +118,8 @@ class CostPlan:
         modules: set[str] = set()
         for name, op in self.ops.items():
             before = [self.extents[source] for source in self.sources[name]]
-            self.extents[name] = _extent(graph, op, before, seq_len)
+            asked_len = source_len if op.of_encoder else seq_len
+            self.extents[name] = _extent(graph, op, before, asked_len)
             self.nodes[name] = None
             if op.config is None:
                 assert op.stream is not None, f"{name} has no stream: costs come after infer_shapes"
@@ -120,19 +128,23 @@ class CostPlan:
                 continue
             assert op.site is not None, f"{name} has no site: costs come after infer_shapes"
             extent = before[0] if op.kind == "head" else self.extents[name]
-            source_len = before[1].length if op.d_source is not None else 0
-            input = spec_of(graph).input if op.kind in ("stem", "head") else None
-            clock = self.clocks[name]
-            key = (id(op.config), op.site, extent, op.d_source, source_len, clock)
+            n_read = before[1].length if op.d_source is not None else 0
+            input = input_of(graph, op) if op.kind in ("stem", "head") else None
+            clock, of_encoder = self.clocks[name], self.of_encoder(name)
+            key = (id(op.config), op.site, extent, op.d_source, n_read, clock, of_encoder)
             if key not in found:
                 found[key] = len(self.asked)
-                self.asked.append(
-                    Asked(op.config, op.site, extent, op.d_source or 0, source_len, input, clock)
-                )
+                asked = Asked(op.config, op.site, extent, op.d_source or 0, n_read, input, clock, of_encoder)
+                self.asked.append(asked)
             self.nodes[name] = found[key]
             if op.module in modules:
                 self.repeated.add(name)
             modules.add(op.module or name)
+
+    def of_encoder(self, name: str) -> bool:
+        """Whether a node belongs to the encoder, which runs once however many tokens are decoded."""
+        stream = self.ops[name].stream
+        return stream is not None and stream.of_encoder
 
     def costs(
         self, *, batch_size: int = 1, dtype: Dtype = "float32", phase: Phase = "prefill", context_len: int = 0
@@ -159,7 +171,8 @@ class CostPlan:
             kind, elements = self.plain[name]
             if phase == "decode":
                 clock = self.clocks[name]
-                n_positions = (clock.n_latents or 1) * clock.ticks(context_len) * (kind != "shift")
+                runs = clock.ticks(context_len) and kind != "shift" and not self.of_encoder(name)
+                n_positions = (clock.n_latents or 1) * runs
                 elements = elements // (self.extents[name].fold * self.extents[name].length) * n_positions
             key = (kind, batch_size * elements)
             if key not in plain:
@@ -171,7 +184,7 @@ class CostPlan:
 def _extent(graph: Graph, op: Op, sources: list[Extent], seq_len: int | None) -> Extent:
     match op.kind:
         case "input" | "mask":
-            return Extent(spec_of(graph).input.seq_len if seq_len is None else seq_len)
+            return Extent(input_of(graph, op).seq_len if seq_len is None else seq_len)
         case "stem":
             return Extent(stem_length(graph, op, sources[0].length))
         case "group":
@@ -189,16 +202,17 @@ def _extent(graph: Graph, op: Op, sources: list[Extent], seq_len: int | None) ->
 
 def stem_length(graph: Graph, op: Op, seq_len: int) -> int:
     """Length of the stream made of ``seq_len`` raw positions."""
-    spec, stem = spec_of(graph), op.config
+    input, stem = input_of(graph, op), op.config
+    asked, path = ("source_len", "encoder.input") if op.of_encoder else ("seq_len", "input")
     assert isinstance(stem, StemConfig)
     assert op.site is not None
-    if seq_len == spec.input.seq_len:
+    if seq_len == input.seq_len:
         return op.site.seq_len
-    if isinstance(spec.input, ImageInput):
-        raise SpecError(f"seq_len {seq_len}: images always have {spec.input.seq_len} pixels", path="input")
-    shorter = spec.input.model_copy(update={"seq_len": seq_len})
+    if isinstance(input, ImageInput):
+        raise SpecError(f"{asked} {seq_len}: images always have {input.seq_len} pixels", path=path)
+    shorter = input.model_copy(update={"seq_len": seq_len})
     if (misfit := stem.input_misfit(shorter)) is not None:
-        raise SpecError(f"seq_len {seq_len}: {misfit}", path="input.seq_len")
+        raise SpecError(f"{asked} {seq_len}: {misfit}", path=f"{path}.seq_len")
     return stem.out_length(shorter)
 
 

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 
 from archspec import DTYPE_BYTES, Cost, Dtype
 from compiler.cost.closed_form import CostPlan, total
-from compiler.graph import spec_of
+from compiler.graph import input_of
 
 _VIEWS = ("group", "ungroup", "mask_view", "output")
 _ADAMW_STATES = 2
@@ -69,13 +69,13 @@ def model_memory(
 
 def output_bytes(plan: CostPlan, *, batch_size: int, item_bytes: int) -> dict[str, int]:
     """Bytes of every node's output; token ids are 8 bytes each."""
-    ids = spec_of(plan.graph).input.kind == "tokens"
     sizes = {}
     for name, op in plan.ops.items():
         assert op.stream is not None
+        ids = op.kind == "input" and input_of(plan.graph, op).kind == "tokens"
         extent = plan.extents[name]
         elements = batch_size * extent.fold * extent.length * op.stream.width
-        sizes[name] = elements * (8 if ids and op.kind == "input" else item_bytes) if op.kind != "mask" else 0
+        sizes[name] = elements * (8 if ids else item_bytes) if op.kind != "mask" else 0
     return sizes
 
 

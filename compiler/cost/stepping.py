@@ -19,6 +19,8 @@ def step_cost(config: ComponentConfig, ctx: CostContext, clock: Clock, n_seen: i
     if isinstance(config, TransferConfig) and clock.length:
         first, *others = (config.cost(asked) for asked in _transfers(ctx, clock, n_seen))
         return sum((other.repeated() for other in others), first)
+    if isinstance(config, TransferConfig):  # from a decoder's layer to the encoder, all of it remembered
+        return config.cost(replace(ctx, context_len=ctx.source_len))
     ctx = replace(ctx, context_len=clock.context(n_seen))
     if not clock.n_latents:
         return config.cost(ctx)
@@ -45,6 +47,9 @@ def with_caches(cost: Cost, config: ComponentConfig, ctx: CostContext, clock: Cl
     The rate of what grows is rounded down, and what is missing to the bytes that are held is among those
     that do not grow.
     """
+    if isinstance(config, TransferConfig) and not clock.length and ctx.causal:
+        each = cost.kv_bytes_per_token
+        return replace(cost, kv_bytes_per_token=0, state_bytes=ctx.source_len * each)
     if not clock.length or not ctx.causal:
         return cost
     if isinstance(config, TransferConfig):

@@ -15,20 +15,19 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from archspec import ComponentConfig, Cost, CostContext, SpecError
+from archspec import ComponentConfig, Cost, CostContext
 from compiler.cost.closed_form import Asked, CostPlan, Extent, stem_length, total
 from compiler.cost.fvcore_check import Counted, count_both, count_parameters
-from compiler.graph import Graph, Op, inputs_of, ops, spec_of
+from compiler.cost.legal_lengths import LENGTHS, MOST_FLOPS, model_lengths, raw_lengths, source_length
+from compiler.graph import Graph, Op, input_of, inputs_of, spec_of
 from compiler.passes.lower import component_of, lower
 from compiler.random_inputs import random_inputs
 from zoo import Zoo
-from zoo.contract import Head, HeadConfig, Mixer, Stem
+from zoo.contract import Head, HeadConfig, Mixer, Stem, Transfer
 
 _BATCH = 2
-_LENGTHS = (3, 33, 130)  # below and above the usual chunks and windows, one of them odd
 _MOST_REACH = 512  # windows and chunks up to here are passed twice
 _CONTEXT = 5  # tokens before the counted decoding step
-_MOST_FLOPS = 4e10  # of one traced forward pass
 _MEMORY_SHARE = 0.25  # of what is free, for one module under test
 
 
@@ -145,14 +144,17 @@ class _Component:
         can = self.asked.config.capabilities()
         if isinstance(self.module, Mixer) and self.asked.site.causal and can.decode != "none":
             yield self.decode_check(self.module)
+        if self.op.kind == "cross" and self.asked.site.causal and can.decode != "none":
+            assert isinstance(self.module, Transfer)
+            yield self.recall_check(self.module)
 
     def cases(self) -> Iterator[tuple[int, tuple[Tensor, ...], CostContext]]:
         """Lengths that the component takes, each with arguments and the question that its cost answers."""
         site, op = self.asked.site, self.op
         width = site.d_model
         if op.kind == "stem":
-            for raw in _raw_lengths(self.graph, op):
-                inputs = random_inputs(spec_of(self.graph).input, batch_size=_BATCH, seq_len=raw)
+            for raw in raw_lengths(self.graph, op):
+                inputs = random_inputs(input_of(self.graph, op), batch_size=_BATCH, seq_len=raw)
                 yield raw, (inputs,), _context(self.asked, stem_length(self.graph, op, raw))
             return
         if op.kind == "latents":
@@ -163,7 +165,7 @@ class _Component:
         lengths = [site.seq_len] if op.kind == "group_positions" else _lengths(self.asked)
         for length in lengths:
             x = torch.randn(_BATCH, length, width)
-            if op.kind in ("read", "write"):
+            if op.kind in ("read", "write", "cross"):
                 source = torch.randn(_BATCH, length + 2, self.asked.d_source)
                 yield length, (x, source), _context(self.asked, length, source_len=length + 2)
             elif op.kind == "combine":
@@ -183,6 +185,16 @@ class _Component:
         ctx = self.asked.context(batch_size=_BATCH, dtype="float32", phase="decode", context_len=context_len)
         args = (torch.randn(_BATCH, width), state)
         return self.check("decode", context_len + 1, self.asked.config.cost(ctx), args, method="step")
+
+    def recall_check(self, transfer: Transfer) -> Check:
+        """One token that reads what is remembered of a source."""
+        source_len, width = min(LENGTHS[1], self.asked.source_len), self.asked.site.d_model
+        with torch.no_grad():
+            state = transfer.remember(torch.randn(_BATCH, source_len, self.asked.d_source))
+        asked = replace(self.asked, source_len=source_len)
+        ctx = asked.context(batch_size=_BATCH, dtype="float32", phase="decode", context_len=source_len)
+        args = (torch.randn(_BATCH, 1, width), state)
+        return self.check("decode", source_len, self.asked.config.cost(ctx), args, method="recall")
 
     def check(
         self, phase: str, length: int, cost: Cost, args: tuple[object, ...], *, method: str = "forward"
@@ -213,11 +225,15 @@ def _model_checks(graph: Graph, zoo: Zoo) -> Iterator[Check]:
     with _constant_weights():
         module = lower(graph, zoo, seed=0).eval()
     params = count_parameters(module)
-    for length in _model_lengths(graph):
-        cost = total(CostPlan(graph, length).costs(batch_size=_BATCH).values())
-        inputs = random_inputs(spec_of(graph).input, batch_size=_BATCH, seq_len=length)
+    encoder = spec_of(graph).encoder
+    for length in model_lengths(graph, batch_size=_BATCH):
+        source_len = None if encoder is None else source_length(graph, length)
+        cost = total(CostPlan(graph, length, source_len).costs(batch_size=_BATCH).values())
+        asked = [] if encoder is None else [(encoder.input, source_len or 0)]
+        asked.append((spec_of(graph).input, length))
+        inputs = tuple(random_inputs(input, batch_size=_BATCH, seq_len=n) for input, n in asked)
         yield _compare(
-            module, (inputs,), cost, method="forward", path="", kind="model", n_nodes=1, phase="prefill",
+            module, inputs, cost, method="forward", path="", kind="model", n_nodes=1, phase="prefill",
             length=length, params=params,
         )  # fmt: skip
 
@@ -273,12 +289,12 @@ def _lengths(asked: Asked) -> list[int]:
     multiple = asked.config.capabilities().length_multiple_of
     most = min(asked.site.seq_len, asked.config.capabilities().length_at_most or asked.site.seq_len)
     reach = _reach(asked.config)
-    wanted = (*_LENGTHS, 2 * reach + 1) if reach else _LENGTHS
+    wanted = (*LENGTHS, 2 * reach + 1) if reach else LENGTHS
     lengths = sorted({min(-(-length // multiple) * multiple, most) for length in wanted})
     return [
         length
         for length in lengths
-        if length == lengths[0] or asked.config.cost(_context(asked, length)).flops <= _MOST_FLOPS
+        if length == lengths[0] or asked.config.cost(_context(asked, length)).flops <= MOST_FLOPS
     ]
 
 
@@ -286,43 +302,6 @@ def _reach(config: ComponentConfig) -> int:
     """The largest number in a configuration that may be a window, a span or a chunk."""
     numbers = [value for _, value in config if type(value) is int and value <= _MOST_REACH]
     return max(numbers, default=0)
-
-
-def _raw_lengths(graph: Graph, op: Op) -> list[int]:
-    """Input lengths that the stem takes."""
-    greatest = spec_of(graph).input.seq_len
-    legal = []
-    for length in sorted({min(length, greatest) for length in (*_LENGTHS, 128)}):
-        try:
-            stem_length(graph, op, length)
-        except SpecError:
-            continue
-        legal.append(length)
-    return legal[:3] or [greatest]
-
-
-def _model_lengths(graph: Graph) -> list[int]:
-    """Up to two input lengths that every part of the model takes; FIT's groups are full."""
-    greatest = spec_of(graph).input.seq_len
-    groups = [op.number("length") for _, op in ops(graph) if op.kind == "group"]
-    legal: list[int] = []
-    for length in sorted({min(length, greatest) for length in (*_LENGTHS, 128, 512, *groups)} | {greatest}):
-        try:
-            plan = CostPlan(graph, length)
-        except SpecError:
-            continue
-        fits = all(
-            asked.extent.length % asked.config.capabilities().length_multiple_of == 0 for asked in plan.asked
-        )
-        stem = plan.extents["stem"].length
-        full = all(
-            plan.extents[name].fold * op.number("length") == stem
-            for name, op in ops(graph)
-            if op.kind == "group" and op.stream is not None and op.stream.name == "tokens"
-        )
-        if fits and full and (not legal or _BATCH * total(plan.costs().values()).flops <= _MOST_FLOPS):
-            legal.append(length)
-    return legal[-2:]
 
 
 def _too_big(cost: Cost) -> str | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
 
-from archspec import Dtype, Phase, SpecError
+from archspec import Dtype, Input, ModelSpec, Phase, SpecError
 from compiler.device.info import resolve_device
 from compiler.device.latency import Latency, measure
 from compiler.model import CompiledModel
@@ -20,6 +20,7 @@ def measure_model(
     *,
     batch_size: int = 1,
     seq_len: int | None = None,
+    source_len: int | None = None,
     phase: Phase = "prefill",
     dtype: Dtype = "float32",
     device: str = "cpu",
@@ -37,11 +38,12 @@ def measure_model(
     try:
         model = copy.deepcopy(compiled.module).to(device=target, dtype=torch_dtype)
         own = CompiledModel(graph=compiled.graph, module=model, zoo=compiled.zoo, seed=compiled.seed)
-        inputs = random_inputs(
-            compiled.spec.input, batch_size=batch_size, seq_len=length, dtype=torch_dtype
-        ).to(target)
+        inputs = tuple(
+            random_inputs(input, batch_size=batch_size, seq_len=n, dtype=torch_dtype).to(target)
+            for input, n in _lengths(compiled.spec, length, source_len)
+        )
         with torch.inference_mode(phase != "train"):
-            run = {"prefill": _prefill, "decode": _decode, "train": _train}[phase](own, inputs)
+            run = {"prefill": _prefill, "decode": _decode, "train": _train}[phase](own, *inputs)
             return measure(
                 run, device=target, min_runs=min_runs, min_seconds=min_seconds, max_seconds=max_seconds
             )
@@ -52,28 +54,36 @@ def measure_model(
         ) from None
 
 
-def _prefill(model: CompiledModel, inputs: torch.Tensor) -> Callable[[], object]:
+def _lengths(spec: ModelSpec, seq_len: int, source_len: int | None) -> Iterator[tuple[Input, int]]:
+    """The inputs of a forward pass, in its order, and their lengths."""
+    if spec.encoder is not None:
+        yield spec.encoder.input, source_len or spec.encoder.input.seq_len
+    yield spec.input, seq_len
+
+
+def _prefill(model: CompiledModel, *inputs: torch.Tensor) -> Callable[[], object]:
     model.eval()
-    return lambda: model(inputs)
+    return lambda: model(*inputs)
 
 
-def _decode(model: CompiledModel, inputs: torch.Tensor) -> Callable[[], object]:
-    """Always the same step: states are not changed in place."""
+def _decode(model: CompiledModel, *given: torch.Tensor) -> Callable[[], object]:
+    """Always the same step: states are not changed in place. A source is encoded before."""
     decoder = model.eval().decoder()
-    state = decoder.init_state(inputs.shape[0])
+    *source, inputs = given
+    state = decoder.init_state(inputs.shape[0], *source)
     if inputs.shape[1] > 1:
         _, state = decoder.prefill(inputs[:, :-1], state)
     last = inputs[:, -1]
     return lambda: decoder.step(last, state)
 
 
-def _train(model: CompiledModel, inputs: torch.Tensor) -> Callable[[], object]:
+def _train(model: CompiledModel, *inputs: torch.Tensor) -> Callable[[], object]:
     """A step towards random classes, at a learning rate that moves nothing."""
     optimizer = torch.optim.AdamW(model.train().param_groups(lr=1e-12, weight_decay=0.0))
 
     def run() -> None:
         optimizer.zero_grad()
-        output = model.outputs(inputs)
+        output = model.outputs(*inputs)
         logits = output.logits.float().flatten(0, -2)
         targets = torch.arange(logits.shape[0], device=logits.device) % logits.shape[1]
         loss = F.cross_entropy(logits, targets)

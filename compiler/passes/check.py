@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from archspec import Problem, SpecError
-from compiler.graph import Graph, Op, is_inside, maskless_mixers, ops, spec_of
+from compiler.graph import Graph, Op, is_inside, maskless_mixers, must_be_causal, ops, spec_of
 from zoo.contract import HeadConfig, StemConfig, TransferConfig
 
 
@@ -47,7 +47,7 @@ def _misfits(op: Op, graph: Graph) -> Iterator[Problem]:
         if (misfit := config.source_misfit(site.d_model, op.d_source)) is not None:
             yield spec.problem(op.origin, misfit)
         return  # that a transfer is causal is the graph's doing
-    if spec.causal and can.causal == "never":
+    if site.causal and can.causal == "never":
         yield spec.problem(
             op.origin,
             f"{what} looks at the whole sequence, but the model says 'causal: true'",
@@ -84,7 +84,12 @@ def _smells(graph: Graph, distinct: list[Op]) -> Iterator[Problem]:
                 (*op.origin, "n_groups"),
                 "with one group, the latents of a causal model have no later group to write to",
             )
-        if op.kind == "group" and op.stream is not None and op.stream.name == "tokens" and not spec.causal:
+        if (
+            op.kind == "group"
+            and op.stream is not None
+            and op.stream.name == "tokens"
+            and not must_be_causal(graph, op.stream)
+        ):
             yield from _maskless_inside(graph, op)
 
 
@@ -99,31 +104,40 @@ def _maskless_inside(graph: Graph, group: Op) -> Iterator[Problem]:
 
 
 def _order_blind(graph: Graph, distinct: list[Op]) -> Iterator[Problem]:
-    """Without positions, a bidirectional model of order-blind mixers sees a bag of tokens."""
+    """Without positions, a bidirectional model (or encoder) of order-blind mixers sees a bag of tokens."""
     spec = spec_of(graph)
-    assert isinstance(spec.stem, StemConfig)
-    mixers = [op for op in distinct if op.kind == "token_mixer" and op.stream is not None]
-    tokens = [op for op in mixers if op.stream is not None and op.stream.name == "tokens"]
-    blind = [op for op in tokens if op.config is not None and op.config.capabilities().needs_position]
-    knows = (
-        spec.causal
-        or spec.stem.gives_positions
-        or any(op.kind == "group_positions" for op in distinct)
-        or len(blind) < len(tokens)
-    )
-    if blind and not knows:
-        yield spec.problem(
-            blind[0].origin,
-            "nothing tells this model the order of its tokens",
-            "give the stem positions, or take a mixer that knows order",
+    for of_encoder in (False, True):
+        here = [op for op in distinct if op.stream is not None and op.stream.of_encoder == of_encoder]
+        stems = [op.config for op in here if op.kind == "stem"]
+        mixers = [op for op in here if op.kind == "token_mixer"]
+        tokens = [op for op in mixers if op.stream is not None and op.stream.name == "tokens"]
+        blind = [op for op in tokens if op.config is not None and op.config.capabilities().needs_position]
+        knows = (
+            (spec.causal and not of_encoder)
+            or any(isinstance(stem, StemConfig) and stem.gives_positions for stem in stems)
+            or any(op.kind == "group_positions" for op in here)
+            or len(blind) < len(tokens)
         )
+        if blind and not knows:
+            yield spec.problem(
+                blind[0].origin,
+                f"nothing tells this {'encoder' if of_encoder else 'model'} the order of its tokens",
+                "give the stem positions, or take a mixer that knows order",
+            )
 
 
 def _needless_promises(graph: Graph, distinct: list[Op]) -> Iterator[Problem]:
     spec = spec_of(graph)
-    mixing = [op.config for op in distinct if op.kind == "token_mixer" and op.config is not None]
-    mixing = [config for config in mixing if config.capabilities().mixes_tokens]
-    if mixing and not spec.causal and all(config.capabilities().causal == "always" for config in mixing):
+    mixing = [
+        op.config.capabilities()
+        for op in distinct
+        if op.kind == "token_mixer"
+        and op.config is not None
+        and op.stream is not None
+        and not op.stream.of_encoder
+    ]
+    mixing = [can for can in mixing if can.mixes_tokens]
+    if mixing and not spec.causal and all(can.causal == "always" for can in mixing):
         yield spec.problem(
             ("causal",),
             "no mixer looks ahead: the model is causal, though it says 'causal: false'",

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from archspec import ComponentConfig
 from archspec.components import Parallel
 from archspec.nodes import Path
-from archspec.spec import Entry, Fit, FitBlock, Layer, Loop, ModelSpec, Pattern, Repeat, parse_schedule
+from archspec.schedule import parse_schedule
+from archspec.spec import (
+    Entry,
+    Fit,
+    FitBlock,
+    Layer,
+    Loop,
+    ModelSpec,
+    Pattern,
+    Repeat,
+)
 from compiler.graph import Graph, Op, OpKind, add_op, new_graph
+from compiler.parts import Part, reads_encoder
 from zoo.combine import Combine
 from zoo.contract import HeadConfig
 from zoo.fit import GroupPositions, Latents
@@ -20,17 +31,25 @@ def expand(spec: ModelSpec) -> Graph:
     """Layers are numbered flat; the turns of a ``loop`` are nodes ``path``, ``path@2``, ... on one module.
 
     A mixer ``none`` is dropped with its norm and residual. There is a final norm exactly when the model is
-    pre-norm.
+    pre-norm. An encoder comes first, under ``encoder``; each ``cross`` reads its last node.
     """
     build = _Builder(spec)
+    encoder = spec.encoder if spec.encoder is not None and reads_encoder(spec.layers) else None
+    source = build.add("input", "source", origin=("encoder", "input")) if encoder else ""
     inputs = build.add("input", "inputs", origin=("input",))
+    source_mask = build.add("mask", "source_mask", origin=("encoder", "input")) if encoder else ""
     mask = build.add("mask", "mask", origin=("input",))
-    stem_inputs = (inputs, mask) if spec.stem.capabilities().mixes_tokens else (inputs,)
-    x = build.add("stem", "stem", *stem_inputs, config=spec.stem, origin=("stem",))
-    mask = build.add("mask_view", "stem_mask", mask, origin=("stem",), view="stem")
-    x = build.entries(x, spec.layers, mask=mask, origin=("layers",))
-    if spec.residual == "pre":
-        x = build.add("norm", "norm", x, config=spec.norm, origin=("norm",))
+    refusal = None
+    if encoder is not None:
+        build.part = Part.of_encoder(encoder, spec)
+        read, read_mask = build.trunk(source, source_mask, encoder.stem, encoder.layers)
+        build.read = (read, read_mask)
+    elif spec.encoder is None:
+        refusal = "there is no encoder to read: the model has no 'encoder'"
+    else:
+        build.problem(("encoder",), "nothing reads the encoder: no layer has a 'cross'")
+    build.part = Part("", (), spec.norm, ("norm",), spec.residual, spec.causal, refusal)
+    x, mask = build.trunk(inputs, mask, spec.stem, spec.layers)
     assert isinstance(spec.head, HeadConfig), f"{spec.head.kind} is configured by no HeadConfig"
     head_inputs = (x,) if spec.head.per_position else (x, mask)
     head = build.add("head", "head", *head_inputs, config=spec.head, origin=("head",))
@@ -51,6 +70,9 @@ class _Fit:
 
 
 class _Builder:
+    part: Part
+    read: tuple[str, str] = ("", "")  # the encoder's last node and its mask
+
     def __init__(self, spec: ModelSpec):
         self.spec = spec
         self.graph = new_graph(spec)
@@ -78,6 +100,22 @@ class _Builder:
         problem = self.spec.problem(origin, message, hint)
         if problem not in self.graph.graph["warnings"]:  # once, however often a block is repeated
             self.graph.graph["warnings"] += (problem,)
+
+    def problem(self, origin: Path, message: str, hint: str | None = None) -> None:
+        self.graph.graph["problems"] += (self.spec.problem(origin, message, hint),)
+
+    def trunk(
+        self, inputs: str, mask: str, stem: ComponentConfig, layers: Sequence[Entry]
+    ) -> tuple[str, str]:
+        """Stem, layers and final norm of a part -> its last node, and the mask of its stream."""
+        path, origin, self.n_layers = self.part.path, self.part.origin, 0
+        stem_inputs = (inputs, mask) if stem.capabilities().mixes_tokens else (inputs,)
+        x = self.add("stem", f"{path}stem", *stem_inputs, config=stem, origin=(*origin, "stem"))
+        mask = self.add("mask_view", f"{path}stem_mask", mask, origin=(*origin, "stem"), view="stem")
+        x = self.entries(x, layers, mask=mask, origin=(*origin, "layers"))
+        if self.part.residual == "pre":
+            x = self.add("norm", f"{path}norm", x, config=self.part.norm, origin=self.part.norm_at)
+        return x, mask
 
     def without_unused_masks(self) -> Graph:
         """Mask views are added wherever they might be needed; those that nobody reads go."""
@@ -116,19 +154,23 @@ class _Builder:
 
     def next_layer(self) -> str:
         self.n_layers += 1
-        return f"layers.{self.n_layers - 1}"
+        return f"{self.part.path}layers.{self.n_layers - 1}"
 
     def layer(self, x: str, layer: Layer, *, path: str, mask: str, origin: Path) -> str:
         """pre: x + f(norm(x)); post: norm(x + f(x)); none: f(norm(x))."""
-        residual = layer.residual or self.spec.residual
-        norm, norm_at = (layer.norm, (*origin, "norm")) if layer.norm else (self.spec.norm, ("norm",))
-        parts: tuple[tuple[OpKind, MixerOrParallel], ...] = (
+        residual = layer.residual or self.part.residual
+        norm, norm_at = (layer.norm, (*origin, "norm")) if layer.norm else (self.part.norm, self.part.norm_at)
+        given: tuple[tuple[OpKind, MixerOrParallel | None], ...] = (
             ("token_mixer", layer.token_mixer),
+            ("cross", layer.cross),
             ("channel_mixer", layer.channel_mixer),
         )
-        parts = tuple((kind, config) for kind, config in parts if not _is_none(config))
+        parts = [(kind, config) for kind, config in given if config is not None and not _is_none(config)]
         if not parts:
             self.warn(origin, "this layer does nothing: both mixers are 'none'")
+        if layer.cross is not None and self.part.no_cross:
+            self.problem((*origin, "cross"), self.part.no_cross)
+            parts = [(kind, config) for kind, config in parts if kind != "cross"]
         for kind, config in parts:
             norm_path = f"{path}.{kind.removesuffix('_mixer')}_norm"
             y = x
@@ -152,6 +194,8 @@ class _Builder:
             ]
             combine = Combine.Config(combine=config.combine, n_branches=len(ys))
             return self.add("combine", f"{path}.combine", *ys, config=combine, origin=origin)
+        if kind == "cross":
+            return self.add(kind, path, x, *self.read, config=config, origin=origin)
         inputs = (x, mask) if self.reads_mask(config) else (x,)
         return self.add(kind, path, *inputs, config=config, origin=origin)
 
@@ -164,6 +208,8 @@ class _Builder:
 
     def fit(self, x: str, fit: Fit, *, path: str, mask: str, origin: Path) -> str:
         """Inside the block tokens stand as (batch * groups, positions, width), beside the latents."""
+        outside, refusal = self.part, "a layer inside 'fit' cannot read the encoder"
+        self.part = replace(outside, no_cross=refusal)
         n_groups, n_latents = fit.n_groups, fit.n_latents
         schedule = parse_schedule(fit.schedule)
         group_mask = self.add(
@@ -198,6 +244,7 @@ class _Builder:
                     "logits (nothing is written after them) and are left out",
                     f"end with local layers: '{fit.schedule}(1)'",
                 )
+        self.part = outside
         return self.add("ungroup", f"{path}.ungroup", g, x, origin=origin)
 
     def exchange(self, g: str, z: str, block: _Fit, *, index: int, n_global: int) -> tuple[str, str]:
@@ -217,7 +264,7 @@ class _Builder:
         for j in range(n_global):
             where = f"{at}.global_layers.{j}"
             z = self.layer(z, fit.global_, path=where, mask=block.latent_mask, origin=(*origin, "global"))
-        given = self.add("shift", f"{at}.shift", z, origin=origin, length=m) if self.spec.causal else z
+        given = self.add("shift", f"{at}.shift", z, origin=origin, length=m) if self.part.causal else z
         given = self.add("group", f"{at}.write_group", given, origin=origin, length=m)
         y = self.add("write", f"{at}.write", g, given, config=fit.write, origin=(*origin, "write"))
         return self.add("add", f"{at}.write_add", g, y, origin=origin), z

@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 from archspec import Problem, Site
-from compiler.graph import Graph, Op, Stream, all_inputs, ops, replace_ops, spec_of
+from compiler.graph import (
+    Graph,
+    Op,
+    Stream,
+    all_inputs,
+    input_of,
+    must_be_causal,
+    ops,
+    replace_ops,
+    spec_of,
+)
 from zoo.contract import HeadConfig, StemConfig
 
 
@@ -25,6 +35,7 @@ def infer_shapes(graph: Graph) -> Graph:
 
 class _Inference:
     def __init__(self, graph: Graph):
+        self.graph = graph
         self.spec = spec_of(graph)
         self.streams: dict[str, Stream] = {}
         self.ops: dict[str, Op] = {}
@@ -32,36 +43,44 @@ class _Inference:
 
     def sited(self, op: Op, streams: list[Stream]) -> Op:
         """``op`` with its site; a site is that of the stream a component makes or queries with."""
-        spec = self.spec
         if op.kind == "stem":
-            return op.placed(site=Site(spec.d_model, self.stem_length(op), spec.causal))
+            causal = must_be_causal(self.graph, streams[0])
+            return op.placed(site=Site(self.width(op), self.stem_length(op), causal))
         if op.kind == "latents":
             length = op.number("n_groups") * op.number("n_latents")
             op = self.with_group_length(op, streams[0])
-            return op.placed(site=Site(op.number("width"), length, spec.causal, op.number("n_latents")))
+            causal = must_be_causal(self.graph, streams[0])
+            return op.placed(site=Site(op.number("width"), length, causal, op.number("n_latents")))
         if op.kind in ("group", "mask_view"):
             return self.with_group_length(op, streams[-1])
         if op.config is None:
             return op
         x = streams[0]
-        site = Site(x.width, x.length, spec.causal, x.block if spec.causal else 1)
-        return op.placed(site=site, d_source=streams[1].width if op.kind in ("read", "write") else None)
+        causal = must_be_causal(self.graph, x)
+        site = Site(x.width, x.length, causal, x.block if causal else 1)
+        reads = op.kind in ("read", "write", "cross")
+        return op.placed(site=site, d_source=streams[1].width if reads else None)
 
     def stream(self, op: Op, streams: list[Stream]) -> Stream:
         """The stream that ``op`` makes; streams that meet are equal, since ``expand`` pairs them so."""
-        spec, x = self.spec, streams[0] if streams else None
+        input, x = input_of(self.graph, op), streams[0] if streams else None
         match op.kind:
             case "input":
-                width = {"features": "d_input", "image": "n_channels"}.get(spec.input.kind)
-                return Stream("input", spec.input.seq_len, getattr(spec.input, width) if width else 1)
+                field = {"features": "d_input", "image": "n_channels"}.get(input.kind)
+                width = getattr(input, field) if field else 1
+                return Stream("input", input.seq_len, width, of_encoder=op.of_encoder)
             case "mask":
-                return Stream("mask", spec.input.seq_len, 1)
+                return Stream("mask", input.seq_len, 1, of_encoder=op.of_encoder)
             case "stem":
                 assert op.site is not None
-                return Stream("tokens", op.site.seq_len, op.site.d_model)
+                return Stream("tokens", op.site.seq_len, op.site.d_model, of_encoder=op.of_encoder)
             case "latents":
                 assert op.site is not None
-                return Stream("latents", op.site.seq_len, op.site.d_model, block=op.number("n_latents"))
+                assert x is not None
+                return Stream(
+                    "latents", op.site.seq_len, op.site.d_model, block=op.number("n_latents"),
+                    of_encoder=x.of_encoder,
+                )  # fmt: skip
             case "head":
                 assert x is not None
                 return self.head_stream(op, x)
@@ -72,15 +91,19 @@ class _Inference:
             return self.mask_view(op, x)
         if op.kind == "group":
             n = op.number("length")
-            return Stream(x.name, n, x.width, fold=-(-x.length // n))
+            return Stream(x.name, n, x.width, fold=-(-x.length // n), of_encoder=x.of_encoder)
         if op.kind in ("add", "combine"):
             assert all(y == x for y in streams), f"{op.kind} joins {streams}"
-        if op.kind in ("read", "write"):
+        if op.kind in ("read", "write", "cross"):
             assert streams[1].fold == x.fold, f"{op.kind} joins {streams}"
         return x
 
+    def width(self, stem: Op) -> int:
+        encoder = self.spec.encoder if stem.of_encoder else None
+        return (encoder and encoder.d_model) or self.spec.d_model
+
     def stem_length(self, op: Op) -> int:
-        stem, input = op.config, self.spec.input
+        stem, input = op.config, input_of(self.graph, op)
         assert isinstance(stem, StemConfig), f"{stem} is no StemConfig"
         if (misfit := stem.input_misfit(input)) is not None:
             self.problem(op, misfit)
@@ -99,11 +122,12 @@ class _Inference:
     def mask_view(self, op: Op, mask: Stream) -> Stream:
         match op.attribute("view"):
             case "stem":
-                return Stream("mask", self.streams["stem"].length, 1)
+                stem = "encoder.stem" if mask.of_encoder else "stem"
+                return replace(mask, length=self.streams[stem].length)
             case "group":
-                return Stream("mask", op.number("length"), 1, fold=op.number("n_groups"))
+                return replace(mask, length=op.number("length"), fold=op.number("n_groups"))
             case _:
-                return Stream("mask", op.number("n_groups") * op.number("n_latents"), 1)
+                return replace(mask, length=op.number("n_groups") * op.number("n_latents"))
 
     def with_group_length(self, op: Op, tokens: Stream) -> Op:
         """Positions per group, where the op cuts tokens: fixed by the greatest length."""

@@ -10,7 +10,7 @@ import torch
 from torch import fx, nn
 
 from compiler import streams
-from compiler.graph import Graph, Op, inputs_of, is_inside, maskless_mixers, ops, spec_of
+from compiler.graph import Graph, Op, input_of, inputs_of, is_inside, maskless_mixers, must_be_causal, ops
 from zoo import Zoo
 from zoo.combine import Combine
 from zoo.contract import Component, Head, HeadConfig, Stem
@@ -19,6 +19,8 @@ from zoo.fit import GroupPositions, Latents
 
 def lower(graph: Graph, zoo: Zoo, *, seed: int) -> fx.GraphModule:
     """A model with ``forward(inputs, mask=None)``, freshly initialised; torch's random state is left alone.
+
+    With an encoder it is ``forward(source, inputs, source_mask=None, mask=None)``.
 
     It returns the logits; if mixers return a ``MixerOutput``, (logits, auxiliary losses, statistics), the
     two tuples in the order of ``side_products``. A component's first weights depend on ``seed``, its path
@@ -39,6 +41,13 @@ def lower(graph: Graph, zoo: Zoo, *, seed: int) -> fx.GraphModule:
     return fx.GraphModule(root, code, class_name="Model")
 
 
+def encoder_of(graph: Graph, module: fx.GraphModule) -> fx.GraphModule:
+    """The encoder of ``module`` alone, on the same weights: source, mask -> its output and its mask."""
+    code = _Emitter(graph).emit_encoder()
+    code.lint()
+    return fx.GraphModule(module, code, class_name="Encoder")
+
+
 def module_ops(graph: Graph) -> dict[str, Op]:
     """The first op of every module; the turns of a loop share one."""
     found: dict[str, Op] = {}
@@ -50,7 +59,7 @@ def module_ops(graph: Graph) -> dict[str, Op]:
 
 def has_side_products(op: Op) -> bool:
     """Whether the component of ``op`` returns a ``MixerOutput``."""
-    if op.kind not in ("token_mixer", "channel_mixer", "read", "write") or op.config is None:
+    if op.kind not in ("token_mixer", "channel_mixer", "read", "write", "cross") or op.config is None:
         return False
     can = op.config.capabilities()
     return can.aux_loss or can.updates_buffers
@@ -98,16 +107,19 @@ def component_of(op: Op, zoo: Zoo, graph: Graph) -> Component:
         case "token_mixer" | "channel_mixer":
             return zoo.component(op.kind, config)(config, site)
         case "stem" | "head":
-            return zoo.component(op.kind, config)(config, site, spec_of(graph).input)
+            return zoo.component(op.kind, config)(config, site, input_of(graph, op))
         case "norm":
             return zoo.component("norm", config)(config, site.d_model)
-        case "read" | "write":
+        case "read" | "write" | "cross":
             return zoo.component("transfer", config)(config, site, op.d_source)
     raise AssertionError(f"no module for {op.kind}")
 
 
 class _Emitter:
-    """Writes the code: x are tokens, g grouped tokens, z latents, h outputs of norms, y of mixers."""
+    """Writes the code: x are tokens, g grouped tokens, z latents, h outputs of norms, y of mixers.
+
+    The tokens of an encoder are s.
+    """
 
     def __init__(self, graph: Graph):
         self.graph = graph
@@ -120,12 +132,23 @@ class _Emitter:
             self.values[name] = self.value(name, op, [self.values[i] for i in inputs_of(self.graph, name)])
         return self.code
 
+    def emit_encoder(self) -> fx.Graph:
+        for name, op in ops(self.graph):
+            inputs = inputs_of(self.graph, name)
+            if op.kind == "cross":
+                self.code.output(tuple(self.values[source] for source in inputs[1:]))
+                return self.code
+            assert op.stream is not None
+            if op.stream.of_encoder:
+                self.values[name] = self.value(name, op, [self.values[source] for source in inputs])
+        raise AssertionError("nothing reads an encoder")
+
     def value(self, name: str, op: Op, inputs: list[fx.Node]) -> fx.Node:
         match op.kind:
             case "input":
-                return self.code.placeholder("inputs")
+                return self.code.placeholder(name)
             case "mask":
-                return self.code.placeholder("mask", default_value=None)
+                return self.code.placeholder(name, default_value=None)
             case "mask_view":
                 return self.mask_view(op, inputs)
             case "add":
@@ -142,7 +165,7 @@ class _Emitter:
         assert op.module is not None, f"{name} ({op.kind}) has no module"
         masked = op.kind in ("stem", "token_mixer", "channel_mixer", "head") and len(inputs) > 1
         args, kwargs = (inputs[:1], {"mask": inputs[1]}) if masked else (inputs, {})
-        if op.kind in ("read", "write"):
+        if op.kind in ("read", "write", "cross"):
             args, kwargs = inputs[:2], {"mask": inputs[2]} if len(inputs) > 2 else {}
         value_name = {"norm": "h", "head": "logits"}.get(op.kind) or (
             _stream_name(op) if op.kind in ("stem", "latents", "group_positions") else "y"
@@ -155,7 +178,7 @@ class _Emitter:
 
     def reads_filling(self, group: Op) -> bool:
         """Whether a mixer in the groups would read the filling at the end of a group that is not full."""
-        causal = spec_of(self.graph).causal
+        causal = must_be_causal(self.graph, group.stream)
         return not causal and any(is_inside(op, group) for op in maskless_mixers(self.graph).values())
 
     def mask_view(self, op: Op, inputs: list[fx.Node]) -> fx.Node:
@@ -163,10 +186,11 @@ class _Emitter:
         match op.attribute("view"):
             case "stem":
                 assert op.stream is not None
-                if op.stream.length == spec_of(self.graph).input.seq_len:
+                if op.stream.length == input_of(self.graph, op).seq_len:
                     return mask
-                stem = self.create("get_attr", "stem", [], {}, "stem")
-                return self.call("x_mask", streams.stem_mask, stem, mask)
+                path = "encoder.stem" if op.of_encoder else "stem"
+                stem = self.create("get_attr", path, [], {}, "stem")
+                return self.call(f"{_stream_name(op)}_mask", streams.stem_mask, stem, mask)
             case "group":
                 return self.call("g_mask", streams.group_mask, *inputs, op.number("length"))
             case _:
@@ -198,4 +222,6 @@ def _stream_name(op: Op) -> str:
     assert op.stream is not None
     if op.stream.name == "latents":
         return "z"
-    return "g" if op.stream.fold > 1 else "x"
+    if op.stream.fold > 1:
+        return "g"
+    return "s" if op.stream.of_encoder else "x"

@@ -218,6 +218,18 @@ def test_a_byte_model_fits_every_task(name: str) -> None:
         ),
         (
             Parity.Config(),
+            {
+                "encoder": {
+                    "input": {"kind": "tokens", "vocab_size": 8, "seq_len": 9},
+                    "stem": "embedding",
+                    "layers": [{"token_mixer": "attention"}],
+                },
+                "layers": [{"token_mixer": "attention", "cross": "attention"}],
+            },
+            ["one sequence", "an encoder"],
+        ),
+        (
+            Parity.Config(),
             {"head": {"kind": "classifier", "n_classes": 2}},
             ["every position", "'classifier'"],
         ),
@@ -227,7 +239,7 @@ def test_a_byte_model_fits_every_task(name: str) -> None:
             ["'embedding'", "257 positions"],
         ),
     ],
-    ids=["vocabulary", "mask_id", "length", "features", "head", "cls_token"],
+    ids=["vocabulary", "mask_id", "length", "features", "encoder", "head", "cls_token"],
 )
 def test_a_model_that_does_not_fit_is_told_why(config, changes, words) -> None:
     reason = config.misfit(_spec(**changes))

@@ -47,15 +47,33 @@ def image(*, n_layers: int, d: int, n_heads: int, axes: tuple[int, ...], n_table
     return n_layers * layer + n_tables * 256 * d + sum(axes) * d + 256 * d + 256
 
 
-def translate_encoder(V: int) -> int:
-    """Four local layers and two mixed ones between a table that the output shares, which has a bias."""
-    d = 1024
-    local, mixed = attention(d, 16, 513, n_tables=1), attention(d, 16, 513)
-    return 4 * local + 2 * mixed + 6 * (geglu(d, 4096) + norms(d)) + V * d + V
+def encoder_decoder(
+    *,
+    n_encoder: int,
+    n_decoder: int,
+    n_local: int,
+    d: int,
+    d_embed: int,
+    d_ff: int,
+    n_heads: int,
+    max_rel: int,
+    V: int = 32768,
+) -> int:
+    """The first ``n_local`` layers of both sides have local heads alone; attention across has no tables."""
+    local = attention(d, n_heads, max_rel, n_tables=1)
+    mixed = attention(d, n_heads, max_rel)
+    across = attention(d, n_heads, None) + 2 * d  # and a norm
+    alike = (n_encoder + n_decoder - 2 * n_local) * mixed + 2 * n_local * local
+    rest = (n_encoder + n_decoder) * (geglu(d, d_ff) + norms(d))
+    return V * d + alike + rest + n_decoder * across + words(V, d, d_embed)
 
 
 WIDE = {"d": 1024, "d_embed": 1024, "d_ff": 3072, "n_heads": 8, "V": 256}
 FACTORISED = {"d": 1024, "d_embed": 256, "d_ff": 3072, "n_heads": 16, "V": 267735}
+TRANSLATE = {
+    "n_encoder": 6, "n_decoder": 6, "n_local": 4, "d": 1024, "d_embed": 1024, "d_ff": 4096, "n_heads": 16, "max_rel": 513
+}  # fmt: skip
+SUMMARY = {"n_encoder": 4, "n_heads": 8, "max_rel": 257}
 PG19 = {"d": 1032, "d_embed": 1032, "d_ff": 4096, "n_heads": 8, "max_rel": 513, "V": 98304}
 
 # No count is published. The first figure is that of the spec, the second that of the published configuration.
@@ -69,5 +87,20 @@ ROUTING = {
     "routing_cifar10": (102_063_360, image(n_layers=12, d=1024, n_heads=8, axes=(32, 32, 3), n_tables=3)),
     "routing_imagenet64": (202_779_904, image(n_layers=24, d=1024, n_heads=16, axes=(64, 64, 3), n_tables=3)),
     "routing_mnist": (38_291_712, image(n_layers=12, d=512, n_heads=4, axes=(28, 28), n_tables=1)),
-    "routing_translate_encoder": (135_351_296, translate_encoder(32768)),
-}
+    **{
+        f"routing_translate_{length}": (330_476_544, encoder_decoder(**TRANSLATE))
+        for length in ("512", "1k", "2k", "4k", "8k")
+    },
+    "routing_meena_2k": (
+        426_487_296,
+        encoder_decoder(
+            n_encoder=6, n_decoder=15, n_local=5, d=1024, d_embed=512, d_ff=3072, n_heads=8, max_rel=513
+        ),
+    ),
+    "routing_pubmed_10k": (
+        65_421_056, encoder_decoder(n_decoder=10, n_local=2, d=256, d_embed=256, d_ff=3072, **SUMMARY),
+    ),
+    "routing_arxiv_24k": (
+        340_184_064, encoder_decoder(n_decoder=8, n_local=0, d=1024, d_embed=1024, d_ff=4096, **SUMMARY),
+    ),
+}  # fmt: skip

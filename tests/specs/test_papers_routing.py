@@ -11,6 +11,7 @@ import compiler
 from archspec.spec import ModelSpec
 from compiler.graph import ops
 from zoo.token_mixers.routing import Routing
+from zoo.transfers.routing import RoutingTransfer
 
 PAPERS = Path(__file__).parents[2] / "specs" / "papers"
 
@@ -53,12 +54,22 @@ HEADS = {  # by layer: routed and local heads, clusters, tokens of a cluster, lo
     "routing_cifar10": 12 * [(4, 4, 6, 512, 512)],
     "routing_imagenet64": 24 * [(4, 12, 8, 2048, 512)],
     "routing_mnist": 12 * [(2, 2, 7, 112, 112)],
-    "routing_translate_encoder": [*4 * [(0, 16, 0, 0, 512)], *2 * [(2, 14, 8, 512, 512)]],
+}
+# With an encoder: lengths of source and target; layers of encoder and decoder, of which the first have local heads
+# alone; then as above.
+SEQ2SEQ = {
+    **{
+        f"routing_translate_{name}": ((L, L), (6, 6, 4), (2, 14, L // 512, 512, 512))
+        for name, L in (("512", 512), ("1k", 1024), ("2k", 2048), ("4k", 4096), ("8k", 8192))
+    },
+    "routing_meena_2k": ((2048, 512), (6, 15, 5), (2, 6, 8, 512, 512)),
+    "routing_pubmed_10k": ((10240, 512), (4, 10, 2), (4, 4, 40, 256, 256)),
+    "routing_arxiv_24k": ((24064, 512), (4, 8, 0), (2, 6, 47, 512, 512)),
 }
 
 
 def test_every_configuration_is_listed() -> None:
-    assert set(HEADS) == set(ROUTING) == {path.stem for path in PAPERS.glob("routing_*.yaml")}
+    assert set(HEADS) | set(SEQ2SEQ) == set(ROUTING) == {path.stem for path in PAPERS.glob("routing_*.yaml")}
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -79,3 +90,46 @@ def test_clusters_cover_the_sequence_once(name: str) -> None:
     for config in mixers(name):
         if config.routed_heads:
             assert config.n_clusters * config.cluster_window == spec.input.seq_len
+
+
+def row(config: Routing.Config | RoutingTransfer.Config) -> tuple[int, int, int, int, int]:
+    clusters = (config.n_clusters, config.cluster_window) if config.routed_heads else (0, 0)
+    return config.routed_heads, config.n_heads - config.routed_heads, *clusters, config.window
+
+
+@pytest.mark.parametrize("name", SEQ2SEQ)
+def test_streams_and_heads_of_the_models_with_an_encoder(name: str) -> None:
+    """Across, heads are as in the layer itself; the encoder routes as published, the decoder causally."""
+    (source, target), (n_encoder, n_decoder, n_local), mixed = SEQ2SEQ[name]
+    spec = spec_of(name)
+    assert spec.encoder is not None
+    assert (spec.encoder.input.seq_len, spec.input.seq_len) == (source, target)
+    found: dict[tuple[str, bool], list[Routing.Config | RoutingTransfer.Config]] = {}
+    for _, op in ops(compiler.build_graph(spec)):
+        if isinstance(op.config, (Routing.Config, RoutingTransfer.Config)):
+            assert op.stream is not None
+            found.setdefault((op.kind, op.stream.of_encoder), []).append(op.config)
+    local = (0, sum(mixed[:2]), 0, 0, mixed[4])
+    wanted = [*n_local * [local], *(n_encoder - n_local) * [mixed]]
+    assert [row(c) for c in found["token_mixer", True]] == wanted
+    wanted = [*n_local * [local], *(n_decoder - n_local) * [mixed]]
+    assert [row(c) for c in found["token_mixer", False]] == wanted
+    assert [row(c) for c in found["cross", False]] == wanted
+    for (kind, of_encoder), configs in found.items():
+        for config in configs:
+            assert config.compat == ("official" if config.routed_heads else "none")
+            if isinstance(config, Routing.Config) and config.routed_heads:
+                assert config.selection == ("top_w" if of_encoder else "causal"), kind
+                assert config.share_qk != of_encoder
+    _, _, n_clusters, window, _ = mixed
+    assert n_clusters * window == (2 * source if "meena" in name else source)
+
+
+@pytest.mark.parametrize(
+    "name", ["routing_translate_4k", "routing_meena_2k", "routing_pubmed_10k", "routing_arxiv_24k"]
+)
+def test_the_comment_has_the_count_and_the_centroids(name: str) -> None:
+    profile = compiler.profile(spec_of(name))
+    centroids = sum(row.cost.buffer_bytes for row in profile.rows) // 4
+    comment = " ".join((PAPERS / f"{name}.yaml").read_text("utf-8").partition("\narchspec:")[0].split("\n# "))
+    assert f"{profile.params:,} parameters, and {centroids:,} numbers of centroids" in comment

@@ -96,8 +96,8 @@ class SoftmaxTransfer(CrossTransfer):
         k, v = self._keys_values(source)
         return {"k": k, "v": v}
 
-    def recall(self, queries: Tensor, state: State) -> Tensor:
-        return self._attend(queries, state["k"], state["v"], None)
+    def recall(self, queries: Tensor, state: State, *, first: int = 0) -> Tensor:
+        return self._attend(queries, state["k"], state["v"], state.get("mask"))
 
     def _keys_values(self, source: Tensor) -> tuple[Tensor, Tensor]:
         source = self.source_norm(source)
@@ -105,15 +105,7 @@ class SoftmaxTransfer(CrossTransfer):
 
     def _attend(self, queries: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         q = self._heads(self.q(self.query_norm(queries)))  # (B, H, Lq, K)
-        k, v = self._heads(k), self._heads(v)  # (B, H, Ls, K)
-        if mask is None:
-            y = F.scaled_dot_product_attention(q, k, v)
-        else:
-            # A row without any real source attends to all of it, finite, and is zeroed afterwards.
-            some = mask.any(-1)[:, None, None, None]  # (B, 1, 1, 1)
-            allowed = mask[:, None, None, :] | ~some
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
-            y = y.masked_fill(~some, 0)
+        y = attend_to_source(q, self._heads(k), self._heads(v), mask)
         return self.out(y.transpose(1, 2).flatten(2))
 
     def reference(self, queries: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -121,8 +113,23 @@ class SoftmaxTransfer(CrossTransfer):
         q = self.q(self.query_norm.reference(queries)).unflatten(-1, (H, -1))  # (B, Lq, H, K)
         source = self.source_norm.reference(source)
         k, v = self.k(source).unflatten(-1, (H, -1)), self.v(source).unflatten(-1, (H, -1))
-        weights = (torch.einsum("bihk,bjhk->bhij", q, k) / q.shape[-1] ** 0.5).exp()
-        if mask is not None:
-            weights = weights * mask[:, None, None, :]
-        weights = weights / weights.sum(-1, keepdim=True).clamp(min=1e-300)
-        return self.out(torch.einsum("bhij,bjhk->bihk", weights, v).flatten(2))
+        return self.out(dense_attend_to_source(q, k, v, mask).flatten(2))
+
+
+def attend_to_source(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """q (B, H, Lq, K), k, v (B, H, Ls, K), mask (B, Ls) -> (B, H, Lq, K); zero where no source is real."""
+    if mask is None:
+        return F.scaled_dot_product_attention(q, k, v)
+    # A row without any real source attends to all of it, finite, and is zeroed afterwards.
+    some = mask.any(-1)[:, None, None, None]  # (B, 1, 1, 1)
+    allowed = mask[:, None, None, :] | ~some
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed).masked_fill(~some, 0)
+
+
+def dense_attend_to_source(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """The definition, heads third: q (B, Lq, H, K), k, v (B, Ls, H, K) -> (B, Lq, H, K)."""
+    weights = (torch.einsum("bihk,bjhk->bhij", q, k) / q.shape[-1] ** 0.5).exp()
+    if mask is not None:
+        weights = weights * mask[:, None, None, :]
+    weights = weights / weights.sum(-1, keepdim=True).clamp(min=1e-300)
+    return torch.einsum("bhij,bjhk->bihk", weights, v)

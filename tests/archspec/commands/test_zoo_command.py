@@ -56,7 +56,7 @@ def test_every_component_is_listed_with_the_stable_keys(run: Run) -> None:
     rows = json.loads(run("zoo", "--json").out)
     keys = {"kind", "role", "paper", "causal", "decode", "length", "complexity"}
     assert all(row.keys() >= keys for row in rows)
-    (attention,) = (row for row in rows if row["kind"] == "attention")
+    (attention,) = (row for row in rows if (row["role"], row["kind"]) == ("token_mixer", "attention"))
     assert attention["role"] == "token_mixer"
     assert (attention["causal"], attention["decode"], attention["complexity"]) == ("switch", "growing", "L^2")
     assert {row["role"] for row in rows} == {
