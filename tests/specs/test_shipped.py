@@ -10,6 +10,7 @@ import torch
 import compiler
 from archspec.source import load_source
 from archspec.space import Space
+from compiler.random_inputs import random_inputs
 from zoo import load_zoo
 
 ROOT = Path(__file__).parents[2]
@@ -68,9 +69,10 @@ def test_a_model_that_fits_has_the_parameters_it_says_and_runs(path: Path) -> No
     assert sum(p.numel() for p in model.parameters()) == said
     if spec.input.kind != "tokens":
         return
-    tokens = torch.randint(spec.input.vocab_size, (2, min(spec.input.seq_len, 64)))
+    inputs = [] if spec.encoder is None else [spec.encoder.input]
+    tokens = [random_inputs(i, batch_size=2, seq_len=min(i.seq_len, 64)) for i in (*inputs, spec.input)]
     with torch.no_grad():
-        assert torch.isfinite(model(tokens)).all()
+        assert torch.isfinite(model(*tokens)).all()
 
 
 @pytest.mark.parametrize("path", SPACES, ids=ids(SPACES))
