@@ -28,6 +28,8 @@ def cases(draw: st.DrawFn) -> tuple[Hydra.Config, int, Tensor | None, int]:
         chunk_size=draw(st.sampled_from([1, 2, 3, 5, 8, 16, 64])),
         shift=draw(st.booleans()),
         diagonal=draw(st.booleans()),
+        combine=draw(st.sampled_from(["add", "multiply", "concat"])),
+        initial_state=draw(st.sampled_from(["zero", "learned"])),
         bias=draw(st.booleans()),
     )
     length = lengths_around(draw, config.chunk_size, at_most=67)
