@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import copy
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor
 
+import compiler
 from archspec import CostContext, Site
 from compiler.cost.fvcore_check import count_macs
+from zoo.ops.quasiseparable import dense_scans
 from zoo.token_mixers.hydra import Hydra
 
+PAPERS = Path(__file__).parents[2] / "specs" / "papers"
 Config = Hydra.Config
 CONFIGS = {
     "plain": Config(d_state=6, d_head=4, chunk_size=16),
@@ -20,6 +26,10 @@ CONFIGS = {
     "unshifted": Config(d_state=3, d_head=4, chunk_size=7, shift=False),
     "sum of two scans": Config(d_state=3, d_head=4, chunk_size=5, n_groups=2, shift=False, diagonal=False),
     "plain diagonal": Config(d_state=3, d_head=4, chunk_size=5, diagonal=False),
+    "product": Config(d_state=3, d_head=4, chunk_size=5, combine="multiply", shift=False, diagonal=False),
+    "shifted product": Config(d_state=3, d_head=4, chunk_size=6, combine="multiply", initial_state="learned"),
+    "side by side": Config(d_state=3, d_head=4, chunk_size=5, combine="concat", shift=False),
+    "learned state": Config(d_state=3, d_head=4, n_groups=2, chunk_size=5, initial_state="learned"),
 }
 EACH = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 
@@ -31,6 +41,8 @@ def build(config: Config, *, d_model: int = 8) -> Hydra:
         for parameter in (mixer.norm_weight, mixer.D_skip, mixer.A_log):
             parameter.add_(torch.randn_like(parameter))
         mixer.dt_bias.add_(2.0)  # long steps, so that decays matter
+        if mixer.state is not None:
+            mixer.state.add_(torch.randn_like(mixer.state))
     return mixer
 
 
@@ -63,7 +75,7 @@ def test_padding_does_not_enter_the_scan(config: Config, side: str) -> None:
     torch.testing.assert_close(mixer.reference(padded, mask)[:, keep], mixer(x), rtol=1e-10, atol=1e-10)
 
 
-def test_a_hole_takes_no_time() -> None:
+def test_pad_dt0() -> None:
     """dt is 0 at padding: tokens that do not touch a hole come out as if it were cut out."""
     mixer, x = build(Config(d_state=6, d_head=4, d_conv=1, chunk_size=8)), tokens(20)
     mask = torch.ones(2, 20, dtype=torch.bool)
@@ -86,11 +98,18 @@ def test_cost_counts_what_runs(config: Config, length: int) -> None:
     assert cost.params == sum(p.numel() for p in mixer.parameters())
 
 
-def test_parameters_of_the_published_layer() -> None:
-    assert Config().cost(CostContext(d_model=768, seq_len=1)).params == 3_825_224
+def test_count_112086712() -> None:
+    """Hydra-BERT of 23 layers: the published layer, a norm each, and BERT's embeddings and head."""
+    layer = Config().cost(CostContext(d_model=768, seq_len=1)).params
+    assert layer == 3_825_224
+    model = compiler.profile(compiler.load_spec(PAPERS / "hydra_bert.yaml"))
+    assert model.params == 112_086_712
+    assert 23 * (layer + 2 * 768) == sum(
+        row.cost.params for row in model.rows if row.path.startswith("layers.")
+    )
 
 
-def test_both_directions_share_their_decay() -> None:
+def test_shared_A_dtbias() -> None:
     mixer = build(CONFIGS["plain"])
     assert mixer.A_log.shape == mixer.dt_bias.shape == (4,)
     dt = F.linear(tokens(5), mixer.in_proj.weight[-8:])  # the last columns are both directions' dt
@@ -100,14 +119,67 @@ def test_both_directions_share_their_decay() -> None:
         torch.testing.assert_close(way.log_decay, -way.dt * mixer.A_log.exp())
 
 
-def test_the_gate_comes_after_the_norm() -> None:
+def test_gate_after_norm() -> None:
     mixer = build(CONFIGS["plain"])
     y, x, z = (torch.randn(2, 3, *s, dtype=torch.float64) for s in ((4, 4), (4, 4), (16,)))
     with torch.no_grad():
         mixer.D_skip.zero_()
         mixer.D_proj.weight.zero_()
     expected = mixer.out_proj(F.rms_norm(y.flatten(-2), (16,), mixer.norm_weight, 1e-5) * F.silu(z))
-    torch.testing.assert_close(mixer._finish(y, x, z), expected)
+    torch.testing.assert_close(mixer._finish(y, x=x, z=z), expected)
+
+
+@EACH
+def test_flip_equivariance(config: Config) -> None:
+    """With the directions' weights exchanged and the kernels mirrored, a reversed sequence comes out reversed."""
+    mixer, x = build(config), tokens(21)
+    twin = copy.deepcopy(mixer)
+    di, shared, H = mixer.d_inner, 2 * mixer.d_shared, mixer.n_heads
+    rows = torch.arange(mixer.in_proj.out_features)
+    zx, bc_ahead, bc_back, dt_ahead, dt_back = rows.split([2 * di, shared, shared, H, H])
+    order = torch.cat([zx, bc_back, bc_ahead, dt_back, dt_ahead])
+    convolved = order[di : di + mixer.d_conv_in] - di
+    with torch.no_grad():
+        twin.in_proj.weight.copy_(mixer.in_proj.weight[order])
+        if config.bias:
+            twin.in_proj.bias.copy_(mixer.in_proj.bias[order])
+        twin.conv_weight.copy_(mixer.conv_weight[convolved].flip(-1))
+        twin.conv_bias.copy_(mixer.conv_bias[convolved])
+        if config.combine == "concat":
+            twin.norm_weight.copy_(mixer.norm_weight.roll(di))
+            twin.out_proj.weight.copy_(mixer.out_proj.weight.roll(di, dims=1))
+    torch.testing.assert_close(twin(x.flip(1)).flip(1), mixer(x), rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("combine", ["add", "multiply", "concat"])
+def test_what_becomes_of_both_scans(combine: str) -> None:
+    """The scans apart, by letting the other one's B be zero; before the norm and the gate, which are one."""
+    config = Config(d_state=3, d_head=4, d_conv=1, shift=False, diagonal=False).model_copy(
+        update={"combine": combine}
+    )
+    mixer, x = build(config), tokens(12)
+    z, values, ahead, back = mixer._inputs(x, None)
+    y, w = (m @ values.transpose(1, 2) for m in dense_scans(ahead, back, shift=False))
+    y, w = (t.transpose(1, 2) for t in (y, w))
+    own = mixer.D_skip[:, None] * values
+    made = {"add": [y + w + own], "multiply": [(y + own) * (w + own)], "concat": [y + own, w + own]}[combine]
+    wide = torch.cat([t.flatten(-2) for t in made], dim=-1)
+    gate = F.silu(z).repeat(1, 1, len(made))
+    normed = F.rms_norm(wide, wide.shape[-1:], mixer.norm_weight, 1e-5)
+    torch.testing.assert_close(mixer(x), mixer.out_proj(normed * gate))
+
+
+def test_a_learned_state_starts_at_zero_and_learns() -> None:
+    learned, zero = (Config(d_state=3, d_head=4, initial_state=state) for state in ("learned", "zero"))
+    torch.manual_seed(0)
+    mixer = Hydra(learned, Site(8, 64, causal=False))
+    torch.manual_seed(0)
+    x = tokens(9).float()
+    torch.testing.assert_close(mixer(x), Hydra(zero, Site(8, 64, causal=False))(x))
+    mixer(x).square().sum().backward()
+    assert mixer.state is not None
+    assert mixer.state.grad.abs().min() > 0
+    assert mixer.param_hints()["state"].no_weight_decay
 
 
 def test_one_token_sees_only_the_diagonal() -> None:

@@ -33,8 +33,13 @@ class OneWay(NamedTuple):
     c: Tensor
 
 
-def quasiseparable(x: Tensor, ahead: OneWay, back: OneWay, *, chunk_size: int) -> Tensor:
-    """x (B, L, H, P) -> M x (B, L, H, P). Where dt is 0, x must be 0 as well (padding)."""
+def quasiseparable(
+    x: Tensor, ahead: OneWay, back: OneWay, *, chunk_size: int, state: Tensor | None = None
+) -> Tensor:
+    """x (B, L, H, P) -> M x (B, L, H, P). Where dt is 0, x must be 0 as well (padding).
+
+    A ``state`` (H, N, P) stands before the first token and behind the last, and is read as what they add is.
+    """
     L, H = x.shape[1:3]
     n, Q = chunk_layout(L, chunk_size)
     x = in_chunks(x, n, Q)
@@ -51,9 +56,10 @@ def quasiseparable(x: Tensor, ahead: OneWay, back: OneWay, *, chunk_size: int) -
     scores = torch.where(earlier, f.c @ f.b.transpose(-1, -2), r.c @ r.b.transpose(-1, -2))
     y = within_chunks(scores, decay, x)
     # 2. what enters a chunk from the left and from the right
+    first = None if state is None else state.expand(x.shape[0], -1, -1, -1)
     for half in (f, r):
         added = summaries(x, (half.whole - half.key).exp(), half.b)
-        entering, _ = carry(added, half.whole.exp(), backward=half is r)
+        entering, _ = carry(added, half.whole.exp(), first, backward=half is r)
         y = y + read(half.c, entering, half.row.exp(), H)
     return y.flatten(1, 2)[:, :L]
 
@@ -80,42 +86,61 @@ class _Half(NamedTuple):
         return cls(row, total - log_dt, whole, b, c)
 
 
+def scans(
+    x: Tensor, ahead: OneWay, back: OneWay, *, chunk_size: int, shift: bool, state: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """What each direction gives alone, (B, L, H, P) twice, in two passes; with ``shift`` their sum is M x.
+
+    Without it both read with c of their own position, so that each token sees itself in both.
+    """
+    if state is not None:
+        state = state.expand(x.shape[0], -1, -1, -1)
+    y = _scan(x, ahead, chunk_size=chunk_size, state=state)
+    z = _scan(x.flip(1), OneWay(*(t.flip(1) for t in back)), chunk_size=chunk_size, state=state).flip(1)
+    return (_delayed(y), _advanced(z)) if shift else (y, z)
+
+
+def _scan(x: Tensor, way: OneWay, *, chunk_size: int, state: Tensor | None) -> Tensor:
+    stepped = (x * way.dt[..., None]).to(x.dtype)
+    return ssd(stepped, way.log_decay, way.b, way.c, chunk_size=chunk_size, state=state)[0]
+
+
 def dense_quasiseparable(ahead: OneWay, back: OneWay) -> Tensor:
     """M itself, (B, H, L, L), entry by entry as defined."""
+    below, above = dense_scans(ahead, back, shift=True)
+    return below + above
+
+
+def dense_scans(ahead: OneWay, back: OneWay, *, shift: bool) -> tuple[Tensor, Tensor]:
+    """The matrices of ``scans``, (B, H, L, L) twice."""
     L, H = ahead.dt.shape[1:]
     i = torch.arange(L, device=ahead.dt.device)
-    below, above = i[:, None] > i, i[:, None] < i
-    m = _side(ahead._replace(c=_delayed(ahead.c)), H, below, between=_sums_between(ahead.log_decay))
-    return m + _side(
-        back._replace(c=_advanced(back.c)), H, above, between=_sums_between(back.log_decay).transpose(-1, -2)
-    )
+    row, column = i[:, None], i
+    between = _sums_between(ahead.log_decay), _sums_between(back.log_decay).transpose(-1, -2)
+    if shift:
+        below = _side(ahead._replace(c=_delayed(ahead.c)), H, column < row, decays=between[0])
+        above = _side(back._replace(c=_advanced(back.c)), H, column > row, decays=between[1])
+        return below, above
+    own = (way.log_decay.transpose(1, 2)[..., None] * (row != column) for way in (ahead, back))
+    below, above = (decays + last for decays, last in zip(between, own))  # the row's own decay too
+    return _side(ahead, H, column <= row, decays=below), _side(back, H, column >= row, decays=above)
 
 
-def unshifted(x: Tensor, ahead: OneWay, back: OneWay, *, chunk_size: int) -> Tensor:
-    """The same without the shift: both scans read with c of their own position, which then counts twice."""
-    y, _ = ssd(x * ahead.dt[..., None], ahead.log_decay, ahead.b, ahead.c, chunk_size=chunk_size)
-    x, back = x.flip(1), OneWay(*(t.flip(1) for t in back))
-    z, _ = ssd(x * back.dt[..., None], back.log_decay, back.b, back.c, chunk_size=chunk_size)
-    return y + z.flip(1)
+def dense_state(ahead: OneWay, back: OneWay, state: Tensor, *, shift: bool) -> tuple[Tensor, Tensor]:
+    """What ``scans`` reads of a ``state`` (H, N, P) that stands before either one: (B, L, H, P) twice."""
+    i = torch.arange(ahead.dt.shape[1], device=ahead.dt.device)
+    row, column = i[:, None], i
+    found = []
+    for way, passed in ((ahead, column <= row), (back, column >= row)):
+        decay = torch.einsum("im,bmh->bih", passed.to(way.dt.dtype), way.log_decay).exp()
+        c = way.c.repeat_interleave(state.shape[0] // way.c.shape[2], dim=2)
+        found.append(torch.einsum("bihn,hnp->bihp", c, state) * decay[..., None])
+    return (_delayed(found[0]), _advanced(found[1])) if shift else (found[0], found[1])
 
 
-def dense_unshifted(ahead: OneWay, back: OneWay) -> Tensor:
-    """The matrix of ``unshifted``, (B, H, L, L)."""
-    L, H = ahead.dt.shape[1:]
-    i = torch.arange(L, device=ahead.dt.device)
-    below, above = i[:, None] >= i, i[:, None] <= i
-    row, column = (way.log_decay.transpose(1, 2) for way in (ahead, back))
-    distinct = i[:, None] != i
-    decays = _sums_between(ahead.log_decay) + torch.where(distinct, row[..., :, None], 0.0)
-    decays_back = _sums_between(back.log_decay).transpose(-1, -2) + torch.where(
-        distinct, column[..., :, None], 0.0
-    )
-    return _side(ahead, H, below, between=decays) + _side(back, H, above, between=decays_back)
-
-
-def _side(way: OneWay, n_heads: int, where: Tensor, *, between: Tensor) -> Tensor:
+def _side(way: OneWay, n_heads: int, where: Tensor, *, decays: Tensor) -> Tensor:
     b, c = (t.repeat_interleave(n_heads // t.shape[2], dim=2).transpose(1, 2) for t in (way.b, way.c))
-    weights = between.masked_fill(~where, -math.inf).exp() * way.dt.transpose(1, 2)[..., None, :]
+    weights = decays.masked_fill(~where, -math.inf).exp() * way.dt.transpose(1, 2)[..., None, :]
     return (c @ b.transpose(-1, -2)) * weights
 
 

@@ -5,8 +5,12 @@
 
 Both directions share ``dt_bias`` and A = -exp(A_log). As in the published code, row i reads with C of its
 neighbour (i - 1 ahead, i + 1 back), and the norm comes before the gate. Padding has x = 0 and dt = 0, so that
-nothing of it enters the scan from the right. For ablations, ``shift: false`` reads with C of the position
-itself, in two passes, and ``diagonal: false`` leaves D alone; both off is the plain sum of two scans.
+nothing of it enters the scan from the right: that is all in which the published code differs.
+
+The paper's ablations: ``shift: false`` reads with C of the position itself, and ``diagonal: false`` leaves D
+alone. Both off is the plain sum of two scans, its "Add". With ``combine: multiply`` or ``concat`` each scan
+has the diagonal for itself; their outputs are multiplied, or stand side by side for one norm, under a gate
+that serves both. All of these take two passes. A learned initial state serves both directions.
 
 Shapes: B batch, L length, D d_model, I d_inner = expand D, H = I / d_head heads, P d_head, G n_groups,
 N d_state, k d_conv; C = I + 4 G N channels of the convolution.
@@ -27,12 +31,12 @@ from zoo.contract import Mixer, ParamHint
 from zoo.ops.grouped_norm import grouped_rms_norm
 from zoo.ops.quasiseparable import (
     OneWay,
-    dense_quasiseparable,
-    dense_unshifted,
+    dense_scans,
+    dense_state,
     quasiseparable,
     quasiseparable_macs,
     quasiseparable_macs_needed,
-    unshifted,
+    scans,
 )
 from zoo.ops.short_conv import short_conv
 from zoo.ops.ssd import ssd_macs, ssd_macs_needed, step_size_bias
@@ -56,6 +60,14 @@ class Hydra(Mixer):
         diagonal: bool = Field(
             True, description="a token's own weight depends on the token; false: one learned weight per head"
         )
+        combine: Literal["add", "multiply", "concat"] = Field(
+            "add",
+            description="what becomes of both scans: their sum (quasiseparable with shift and diagonal), "
+            "their product, or both side by side, with an output projection twice as large",
+        )
+        initial_state: Literal["zero", "learned"] = Field(
+            "zero", description="state before either scan begins; learned: one per head, for both"
+        )
         bias: bool = Field(False, description="biases of the input and output projections")
 
         @model_validator(mode="after")
@@ -68,6 +80,14 @@ class Hydra(Mixer):
 
         def n_heads(self, d_model: int) -> int:
             return self.expand * d_model // self.d_head
+
+        @property
+        def is_quasiseparable(self) -> bool:
+            """Whether both scans are one matrix, whose product takes one pass."""
+            return self.shift and self.combine == "add"
+
+        def d_combined(self, d_model: int) -> int:
+            return self.expand * d_model * (2 if self.combine == "concat" else 1)
 
         def misfit(self, site: Site) -> str | None:
             d_inner = self.expand * site.d_model
@@ -89,12 +109,14 @@ class Hydra(Mixer):
         def cost(self, ctx: CostContext) -> Cost:
             D, N, H = ctx.d_model, self.d_state, self.n_heads(ctx.d_model)
             I = self.expand * D  # noqa: E741
+            d_out = self.d_combined(D)
             d_conv_in = I + 4 * self.n_groups * N
             d_in = I + d_conv_in + 2 * H
-            weights = D * d_in + I * D + self.diagonal * I * H
-            params = weights + d_conv_in * (self.d_conv + 1) + 3 * H + I + self.bias * (d_in + D)
+            weights = D * d_in + d_out * D + self.diagonal * I * H
+            params = weights + d_conv_in * (self.d_conv + 1) + 3 * H + d_out + self.bias * (d_in + D)
+            params += I * N if self.initial_state == "learned" else 0
             sizes = {"n_heads": H, "d_head": self.d_head, "n_groups": self.n_groups, "d_state": N}
-            if self.shift:
+            if self.is_quasiseparable:
                 scan = quasiseparable_macs(ctx.seq_len, self.chunk_size, **sizes)
                 needed = quasiseparable_macs_needed(ctx.seq_len, self.chunk_size, **sizes)
             else:  # two passes
@@ -104,15 +126,15 @@ class Hydra(Mixer):
             chunk = min(ctx.seq_len, self.chunk_size)
             matrices = ctx.tokens * chunk * (3 * H + 2 * self.n_groups)
             wide = max(4, ctx.item_bytes)
-            streams = 2 * D + 2 * d_in + 3 * d_conv_in + 6 * I
+            streams = 2 * D + 2 * d_in + 3 * d_conv_in + 3 * I + 3 * d_out
             return Cost(
                 params=params,
                 params_active=params,
                 flops=2 * (maps + ctx.batch_size * scan),
                 flops_needed=2 * (maps + ctx.batch_size * needed),
-                flops_elementwise=ctx.tokens * (5 * d_conv_in + 20 * I + 16 * H + 6 * H * chunk),
+                flops_elementwise=ctx.tokens * (5 * d_conv_in + 12 * I + 8 * d_out + 16 * H + 6 * H * chunk),
                 bytes_moved=ctx.item_bytes * (params + ctx.tokens * streams) + 2 * wide * matrices,
-                activation_bytes=ctx.item_bytes * ctx.tokens * (D + d_in + 2 * d_conv_in + 6 * I)
+                activation_bytes=ctx.item_bytes * ctx.tokens * (D + d_in + 2 * d_conv_in + 3 * I + 3 * d_out)
                 + wide * matrices,
                 workspace_bytes=wide * matrices,
             )
@@ -122,6 +144,9 @@ class Hydra(Mixer):
         Config(d_state=3, d_head=4, n_groups=2, expand=3, d_conv=3, chunk_size=5, bias=True),
         Config(d_state=1, d_head=2, expand=1, d_conv=1, chunk_size=1),
         Config(d_state=3, d_head=8, n_groups=2, chunk_size=7, shift=False, diagonal=False),
+        Config(d_state=4, d_head=8, chunk_size=6, initial_state="learned"),
+        Config(d_state=2, d_head=16, d_conv=3, chunk_size=9, shift=False, diagonal=False, combine="multiply"),
+        Config(d_state=3, d_head=8, n_groups=2, chunk_size=8, combine="concat", initial_state="learned"),
     )
 
     config: Config
@@ -142,24 +167,34 @@ class Hydra(Mixer):
         self.A_log = nn.Parameter(torch.zeros(self.n_heads))
         self.D_proj = nn.Linear(self.d_inner, self.n_heads, bias=False) if config.diagonal else None
         self.D_skip = nn.Parameter(torch.ones(self.n_heads))
-        self.norm_weight = nn.Parameter(torch.ones(self.d_inner))
-        self.out_proj = nn.Linear(self.d_inner, site.d_model, bias=config.bias)
+        is_learned = config.initial_state == "learned"
+        state = torch.zeros(self.n_heads, config.d_state, config.d_head)
+        self.state = nn.Parameter(state) if is_learned else None
+        self.norm_weight = nn.Parameter(torch.ones(config.d_combined(site.d_model)))
+        self.out_proj = nn.Linear(config.d_combined(site.d_model), site.d_model, bias=config.bias)
 
     def param_hints(self) -> dict[str, ParamHint]:
-        names = ("A_log", "D_skip", "dt_bias", "conv_bias", "norm_weight")
+        without_decay = {"A_log", "D_skip", "dt_bias", "conv_bias", "norm_weight", "state"}
+        names = [name for name, _ in self.named_parameters() if name in without_decay]
         return {name: ParamHint(no_weight_decay=True) for name in names}
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         z, values, ahead, back = self._inputs(x, mask)
-        product = quasiseparable if self.config.shift else unshifted
-        y = product(values, ahead, back, chunk_size=self.config.chunk_size)
-        return self._finish(y, values, z)
+        size, shift = self.config.chunk_size, self.config.shift
+        if self.config.is_quasiseparable:
+            y = quasiseparable(values, ahead, back, chunk_size=size, state=self.state)
+            return self._finish(y, x=values, z=z)
+        ys = scans(values, ahead, back, chunk_size=size, shift=shift, state=self.state)
+        return self._finish(*ys, x=values, z=z)
 
     def reference(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         z, values, ahead, back = self._inputs(x, mask)
-        matrix = dense_quasiseparable if self.config.shift else dense_unshifted
-        y = torch.einsum("bhij,bjhp->bihp", matrix(ahead, back), values)
-        return self._finish(y, values, z)
+        shift = self.config.shift
+        ys = [torch.einsum("bhij,bjhp->bihp", m, values) for m in dense_scans(ahead, back, shift=shift)]
+        if self.state is not None:
+            begun = dense_state(ahead, back, self.state, shift=shift)
+            ys = [y + more for y, more in zip(ys, begun)]
+        return self._finish(*ys, x=values, z=z)
 
     def _inputs(self, u: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, OneWay, OneWay]:
         """(B, L, D) -> z (B, L, I), x (B, L, H, P) and both directions; padding gets x = 0 and dt = 0."""
@@ -174,17 +209,28 @@ class Hydra(Mixer):
         if mask is not None:
             x = x.masked_fill(~mask[..., None], 0.0)
             dt = dt.masked_fill(~mask[..., None, None], 0.0)
+            if self.state is not None:  # the first token reads none of it, behind padding neither
+                shared = [t.masked_fill(~mask[..., None], 0.0) for t in shared]
         b_ahead, c_ahead, b_back, c_back = (t.view(B, L, self.config.n_groups, -1) for t in shared)
         log_decay = -dt * self.A_log.to(wide).exp()
         ahead = OneWay(log_decay[:, :, 0], dt[:, :, 0], b_ahead, c_ahead)
         back = OneWay(log_decay[:, :, 1], dt[:, :, 1], b_back, c_back)
         return z, x.view(B, L, self.n_heads, -1), ahead, back
 
-    def _finish(self, y: Tensor, x: Tensor, z: Tensor) -> Tensor:
-        """M x and x (B, L, H, P), z (B, L, I) -> (B, L, D): the diagonal, then norm, then gate."""
+    def _finish(self, *ys: Tensor, x: Tensor, z: Tensor) -> Tensor:
+        """Both scans of x, or their sum, and x, (B, L, H, P); z (B, L, I) -> (B, L, D).
+
+        The diagonal, what becomes of both, then the norm, then the gate.
+        """
         diagonal = self.D_skip  # (H,)
         if self.D_proj is not None:
             diagonal = self.D_proj(x.flatten(-2)) + diagonal  # (B, L, H)
-        y = (y + diagonal[..., None] * x).flatten(-2)
-        y = grouped_rms_norm(y, self.norm_weight)
+        own = diagonal[..., None] * x
+        if self.config.combine == "add":
+            y = sum(ys, own).flatten(-2)
+        elif self.config.combine == "multiply":
+            y = ((ys[0] + own) * (ys[1] + own)).flatten(-2)
+        else:
+            y, z = torch.cat([(y + own).flatten(-2) for y in ys], dim=-1), torch.cat([z, z], dim=-1)
+        y = grouped_rms_norm(y, self.norm_weight)  # (B, L, I), or 2 I side by side
         return self.out_proj((y * F.silu(z)).to(z.dtype))

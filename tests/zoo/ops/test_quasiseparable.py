@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from zoo.ops.quasiseparable import OneWay, dense_quasiseparable, quasiseparable
+from zoo.ops.quasiseparable import OneWay, dense_quasiseparable, quasiseparable, scans
 from zoo.ops.ssd import ssd
 
 B, H, P, G, N = 2, 4, 3, 2, 5
@@ -30,13 +30,25 @@ def dense_product(x: Tensor, ahead: OneWay, back: OneWay) -> Tensor:
     return torch.einsum("bhij,bjhp->bihp", dense_quasiseparable(ahead, back), x)
 
 
-@pytest.mark.parametrize("chunk_size", [1, 3, 16, 64])
 @pytest.mark.parametrize("length", [1, 2, 3, 15, 16, 17, 37, 64])
-def test_dense_equality_and_chunk_invariance(length: int, chunk_size: int) -> None:
+def test_dense_equality(length: int) -> None:
     x, ahead, back = inputs(length)
-    got, want = quasiseparable(x, ahead, back, chunk_size=chunk_size), dense_product(x, ahead, back)
+    got, want = quasiseparable(x, ahead, back, chunk_size=16), dense_product(x, ahead, back)
+    assert_equal_with_gradients(got, want, (x, *ahead, *back))
+
+
+@pytest.mark.parametrize("chunk_size", [1, 3, 16, 64, None])
+@pytest.mark.parametrize("length", [2, 37, 64, 65])
+def test_chunk_invariance(length: int, chunk_size: int | None) -> None:
+    """Chunks of one position up to the whole sequence, and longer than that."""
+    x, ahead, back = inputs(length)
+    got = quasiseparable(x, ahead, back, chunk_size=chunk_size or length)
+    assert_equal_with_gradients(got, dense_product(x, ahead, back), (x, *ahead, *back))
+
+
+def assert_equal_with_gradients(got: Tensor, want: Tensor, leaves: tuple[Tensor, ...]) -> None:
     torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
-    leaves, weight = (x, *ahead, *back), torch.randn_like(want)
+    weight = torch.randn_like(want)
     gradients = (torch.autograd.grad((y * weight).sum(), leaves) for y in (got, want))
     for a, e in zip(*gradients):
         torch.testing.assert_close(a, e, rtol=1e-10, atol=1e-11)
@@ -54,7 +66,7 @@ def test_entries_by_hand() -> None:
 
 
 @pytest.mark.parametrize("length", [2, 17, 40])
-def test_fused_is_two_passes(length: int) -> None:
+def test_fused_equals_two_pass(length: int) -> None:
     """A causal scan each way, the second on the flipped sequence, both read one position late."""
     x, ahead, back = inputs(length)
 
@@ -65,9 +77,37 @@ def test_fused_is_two_passes(length: int) -> None:
     flipped = OneWay(*(t.flip(1) for t in back))
     want = one_pass(x, ahead) + one_pass(x.flip(1), flipped).flip(1)
     torch.testing.assert_close(quasiseparable(x, ahead, back, chunk_size=8), want, rtol=1e-12, atol=1e-12)
+    separate = scans(x, ahead, back, chunk_size=5, shift=True)
+    torch.testing.assert_close(separate[0] + separate[1], want, rtol=1e-12, atol=1e-12)
 
 
-def test_offdiagonal_blocks_have_rank_n() -> None:
+@pytest.mark.parametrize("shift", [True, False])
+@pytest.mark.parametrize("chunk_size", [1, 4, 32])
+def test_a_state_before_the_scans_is_as_if_tokens_had_left_it(shift: bool, chunk_size: int) -> None:
+    """Both scans of the middle of a sequence, from what the forward scan knows before it.
+
+    The token before the middle is then what the first one reads with, if shifted: it alone differs.
+    """
+    x, ahead, back = inputs(24)
+    before = [OneWay(*(t[:, :9] for t in way)) for way in (ahead, back)]
+    _, state = ssd(
+        x[:1, :9] * ahead.dt[:1, :9, :, None], *(t[:1] for t in (before[0].log_decay, before[0].b, before[0].c)),
+        chunk_size=4,
+    )  # fmt: skip
+    middle = [OneWay(*(t[:1, 9:] for t in way)) for way in (ahead, back)]
+    got, _ = scans(x[:1, 9:], *middle, chunk_size=chunk_size, shift=shift, state=state[0])
+    whole, _ = scans(
+        x[:1], *(OneWay(*(t[:1] for t in way)) for way in (ahead, back)), chunk_size=5, shift=shift
+    )
+    torch.testing.assert_close(got[:, 1:], whole[:, 10:], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(got[:, 0], torch.zeros_like(got[:, 0]) if shift else whole[:, 9])
+    if shift:
+        both = scans(x[:1, 9:], *middle, chunk_size=chunk_size, shift=True, state=state[0])
+        fused = quasiseparable(x[:1, 9:], *middle, chunk_size=chunk_size, state=state[0])
+        torch.testing.assert_close(fused, both[0] + both[1], rtol=1e-12, atol=1e-12)
+
+
+def test_offdiag_rank() -> None:
     _, ahead, back = inputs(24)
     m = dense_quasiseparable(ahead, back) + torch.eye(24, dtype=torch.float64)
     for row in range(1, 24):
@@ -76,7 +116,7 @@ def test_offdiagonal_blocks_have_rank_n() -> None:
     assert int(torch.linalg.matrix_rank(m[..., 6:, :18]).min()) > N  # with the diagonal
 
 
-def test_first_and_last_rows() -> None:
+def test_first_last_rows() -> None:
     """Nothing is ahead of the first token and nothing behind the last."""
     x, ahead, back = inputs(20)
     silent = OneWay(*(torch.zeros_like(t) for t in ahead))
@@ -88,7 +128,7 @@ def test_first_and_last_rows() -> None:
     assert (only_back[:, :-1] != 0).all()
 
 
-def test_nothing_wraps_around() -> None:
+def test_roll_wrap() -> None:
     """A huge last token reaches the first one through the backward half alone, and the other way round."""
     x, ahead, back = inputs(20)
     silent = OneWay(*(torch.zeros_like(t) for t in ahead))
@@ -97,9 +137,11 @@ def test_nothing_wraps_around() -> None:
         louder[:, token] = 1e12
         ys = [quasiseparable(v, *ways, chunk_size=8) for v in (x, louder)]
         torch.testing.assert_close(ys[0], ys[1], rtol=0, atol=0)
+        ys = [sum(scans(v, *ways, chunk_size=8, shift=True)) for v in (x, louder)]
+        torch.testing.assert_close(ys[0], ys[1], rtol=0, atol=0)
 
 
-def test_mirrored_directions_mirror_the_output() -> None:
+def test_flip_equivariance() -> None:
     x, ahead, back = inputs(21)
     mirrored = (OneWay(*(t.flip(1) for t in way)) for way in (back, ahead))
     got = quasiseparable(x.flip(1), *mirrored, chunk_size=8).flip(1)
