@@ -45,6 +45,7 @@ class Measured(Closed):
     )
     copy_gb_s: Rate | None = Field(None, description="bytes read plus bytes written, a second")
     launch_us: Rate | None = Field(None, description="microseconds of the smallest operation, eager")
+    memory_gb: Rate | None = Field(None, description="as torch or the system counts it")
     noise: float | None = Field(
         None, ge=0, description="A/A: how far two series of the same matmul differ, as a share"
     )
