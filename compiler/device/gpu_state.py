@@ -27,10 +27,16 @@ class GpuState:
 
 def read_gpu_state(device: torch.device) -> GpuState | None:
     """What nvidia-smi says of ``device`` now; None without it, or if it says nothing usable."""
+    line = query_gpu(device, _FIELDS)
+    return None if line is None else parse_state(line)
+
+
+def query_gpu(device: torch.device, fields: str) -> str | None:
+    """The answer to ``nvidia-smi --query-gpu=fields``: values with commas between them."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return None
-    command = [program, f"--id={_uuid(device.index or 0)}", f"--query-gpu={_FIELDS}"]
+    command = [program, f"--id={_uuid(device.index or 0)}", f"--query-gpu={fields}"]
     try:
         done = subprocess.run(  # noqa: S603 (a fixed command)
             [*command, "--format=csv,noheader,nounits"],
@@ -41,7 +47,7 @@ def read_gpu_state(device: torch.device) -> GpuState | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return parse_state(done.stdout) if done.returncode == 0 else None
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def parse_state(line: str) -> GpuState | None:
