@@ -1,4 +1,4 @@
-"""Latency predicted from a block table, judged on random hybrids of two spaces that the table has not seen whole.
+"""Latency predicted from a block table, on random hybrids of two spaces that the table has not seen whole.
 
     python benchmarks/latency.py [--space large|tiny] [--phase prefill] [--models 12] [--seconds 300] [--save]
 
@@ -116,7 +116,12 @@ def judge(name: str, arguments: argparse.Namespace) -> tuple[list[dict[str, Any]
     hidden = {one.key for one in truths}
     with tempfile.TemporaryDirectory() as folder:
         kept = conditions(
-            device, shape=own, backend=backend, clock=arguments.clock, statistic=arguments.statistic, plugins=()
+            device,
+            shape=own,
+            backend=backend,
+            clock=arguments.clock,
+            statistic=arguments.statistic,
+            plugins=(),
         )
         table = BlockTable(Path(folder) / "latency.sqlite", kept)
         table.add(entry for key, entry in entries.items() if key not in hidden)
@@ -183,6 +188,7 @@ def compare(
         if not is_time or name == "roofline":
             rows.append(row(f"{name} x constant", np.asarray(figure), np.asarray(truth), fitted=True))
     rows[1]["in 90 %"] = f"{inside}/{len(judged)}"
+    rows[0]["rounds"] = min(entry.n for entry in entries.values())
     return rows, models
 
 
@@ -214,6 +220,7 @@ def row(name: str, figures: np.ndarray, truth: np.ndarray, *, fitted: bool) -> d
         "models": len(truth),
         "ms": f"{truth.min():.1f}..{truth.max():.1f}",
         "in 90 %": "",
+        "rounds": "",
     }
 
 

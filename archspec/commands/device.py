@@ -11,16 +11,21 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from archspec.commands._options import JsonOption
+from archspec.commands._options import (
+    BackendOption,
+    ClockOption,
+    DeviceOption,
+    JsonOption,
+    PluginOption,
+    SetOption,
+    StatisticOption,
+    TableOption,
+    ThreadsOption,
+)
+from archspec.commands._plugins import importable
 from archspec.errors import SpecError, printable
 
 app = typer.Typer(help="Device profiles: list, show, probe; calibrate a latency table.", no_args_is_help=True)
-
-DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:N, or auto: CUDA if there is one.")]
-ClockOption = Annotated[
-    str, typer.Option(help="On a CPU: wall, or cpu for the CPU time of the one thread. CUDA has its events.")
-]
-ThreadsOption = Annotated[int, typer.Option(min=1, help="CPU threads; one is the steadiest.")]
 
 
 @app.command("list")
@@ -97,6 +102,52 @@ def probe(
         typer.echo(printable_lines(probing.profile_text(profile)), nl=False)
     else:
         typer.echo(f"written: {out}")
+
+
+@app.command("calibrate")
+def calibrate(
+    space: Annotated[Path, typer.Argument(help="A search space, or a spec.", show_default=False)],
+    table: TableOption = None,
+    device: DeviceOption = "auto",
+    phase: Annotated[str, typer.Option(help="prefill, decode or train.")] = "prefill",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or float64.")] = "float32",
+    batch_size: Annotated[int, typer.Option(min=1, help="Sequences at once.")] = 1,
+    seq_len: Annotated[
+        int | None, typer.Option(help="Tokens; by default as many as each model takes.")
+    ] = None,
+    backend: BackendOption = "eager",
+    threads: ThreadsOption = 1,
+    clock: ClockOption = "wall",
+    statistic: StatisticOption = "median",
+    models: Annotated[int, typer.Option(min=0, help="Whole models to scale to, for each length.")] = 6,
+    rounds: Annotated[int, typer.Option(min=3, help="Runs of everything, at least.")] = 30,
+    seconds: Annotated[float, typer.Option(min=0.0, help="At most, for one session.")] = 600.0,
+    set_: SetOption = None,
+    plugin: PluginOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Measure the blocks of a space, and a few whole models, into a latency table that predictions use.
+
+    A block's entry is (T[4 copies] - T[1]) / 3. What the table holds already for this device, shape, dtype,
+    phase, backend, versions and code is not measured again.
+    """
+    from archspec.commands import _latency
+    from archspec.source import load_source
+    from archspec.space import Space
+
+    plugins = importable(plugin or ())
+    bench = _latency.Setting(
+        device=device, phase=phase, dtype=dtype, batch_size=batch_size, seq_len=seq_len, backend=backend,
+        threads=threads, clock=clock, statistic=statistic, table=table, plugins=plugins,
+    ).bench()  # fmt: skip
+    source = load_source(space, overrides=set_ or ())
+    if "study" in source.root.entries:
+        raise SpecError("this is a study; calibrate its space", file=str(space))
+    found = bench.calibrate(Space(source), n_models=models, rounds=rounds, seconds=seconds)
+    if json_:
+        typer.echo(json.dumps(found.as_json(), indent=2))
+    else:
+        Console(width=None if Console().is_terminal else 140).print(found.render())
 
 
 def printable_lines(text: str) -> str:

@@ -24,6 +24,7 @@ from compiler.device.latency import warm_up
 from compiler.device.timers import Run
 
 Statistic = Literal["median", "lower_quartile"]
+Tick = Callable[[float], None]
 _WINDOW_SECONDS = 0.25  # between two readings of the clocks
 _CLOCK_TOLERANCE = 0.03
 _BOOTSTRAPS = 200
@@ -53,26 +54,20 @@ def interleaved(
     max_seconds: float = 60.0,
     warm_up_seconds: float = 3.0,
     seed: int = 0,
+    tick: Tick | None = None,
 ) -> Series:
     """Time ``runs`` in rounds: ``min_rounds`` and ``min_seconds``, but no longer than ``max_seconds``.
 
-    ``cold`` empties a GPU's L2 cache before each run. There are at least three rounds.
+    ``cold`` empties a GPU's L2 cache before each run. There are at least three rounds. ``tick`` is told after
+    each of them which share is done.
     """
+    effort = _Effort(min_rounds, min_seconds, max_seconds, warm_up_seconds)
     if device.type == "cuda":
         on_gpu: timers.Timer = timers.cold_event_times if cold else timers.event_times
         with torch.cuda.device(device):
-            return _rounds(
-                runs,
-                on_gpu,
-                partial(read_gpu_state, device),
-                min_rounds,
-                min_seconds,
-                max_seconds,
-                warm_up_seconds,
-                seed,
-            )
+            return _rounds(runs, on_gpu, partial(read_gpu_state, device), effort, seed, tick)
     timer = timers.timer_of(timers.clock_of(device, clock))
-    return _rounds(runs, timer, None, min_rounds, min_seconds, max_seconds, warm_up_seconds, seed)
+    return _rounds(runs, timer, None, effort, seed, tick)
 
 
 def estimate(times: Sequence[float], statistic: Statistic) -> float:
@@ -88,18 +83,33 @@ def interval(of: Callable[[np.ndarray], float], n_rounds: int, *, seed: int = 0)
     return float(low), float(high)
 
 
+@dataclass(frozen=True)
+class _Effort:
+    """When a series is long enough."""
+
+    min_rounds: int
+    min_seconds: float
+    max_seconds: float
+    warm_up_seconds: float
+
+    def share(self, n_rounds: int, seconds: float) -> float:
+        """How much of it is done; 1 or more at the end, which is not before three rounds."""
+        share = min(n_rounds / self.min_rounds, seconds / max(self.min_seconds, 1e-9))
+        if n_rounds >= 3:
+            share = max(share, seconds / self.max_seconds)
+        return share
+
+
 def _rounds(
     runs: Sequence[Run],
     timer: timers.Timer,
     read_state: Callable[[], GpuState | None] | None,
-    min_rounds: int,
-    min_seconds: float,
-    max_seconds: float,
-    warm_up_seconds: float,
+    effort: _Effort,
     seed: int,
+    tick: Tick | None = None,
 ) -> Series:
     for run in runs:
-        warm_up(run, timer, seconds=warm_up_seconds)
+        warm_up(run, timer, seconds=effort.warm_up_seconds)
     rng = random.Random(seed)  # noqa: S311
     order = list(range(len(runs)))
     rounds: list[list[float]] = []
@@ -112,8 +122,10 @@ def _rounds(
             (seconds[i],) = timer(runs[i], 1)
         rounds.append(seconds)
         now = time.perf_counter()
-        is_enough = len(rounds) >= min_rounds and now - started >= min_seconds
-        is_last = is_enough or (now - started >= max_seconds and len(rounds) >= 3)
+        share = effort.share(len(rounds), now - started)
+        is_last = share >= 1.0
+        if tick is not None:
+            tick(min(1.0, share))
         if read_state is not None and (is_last or now - last_read >= _WINDOW_SECONDS):
             if (state := read_state()) is not None:
                 windows.append((len(rounds), state))

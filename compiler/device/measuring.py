@@ -22,7 +22,7 @@ from compiler.build import build_graph, compile_spec
 from compiler.cost.closed_form import CostPlan, total
 from compiler.device.block_table import Entry, Key
 from compiler.device.blocks import Block
-from compiler.device.interleaved import Statistic, estimate, interleaved, interval
+from compiler.device.interleaved import Statistic, Tick, estimate, interleaved, interval
 from compiler.device.runs import Backend, Shape, prepared
 from zoo import Zoo
 
@@ -30,7 +30,7 @@ N_COPIES = 4
 _MEMORY_SHARE = 0.3  # of what is free, for the models of one session
 _MOST_RUNS = 160  # in one session
 _TRAIN_STATES = 4  # weights, gradients and two states of the optimizer
-Progress = Callable[[int, int, str], None]  # done, all, what
+Progress = Callable[[float, int], None]  # entries done, and all of them
 
 
 @dataclass(frozen=True)
@@ -81,14 +81,16 @@ class Bench:
         """The entries of one session after the other; what is larger than memory is a SpecError."""
         n_done = 0
         for session in self._sessions(asked):
-            if progress is not None:
-                progress(n_done, len(asked), session[0].what)
-            yield self._session(session, effort, seed)
-            n_done += len(session)
-            if progress is not None:
-                progress(n_done, len(asked), "")
 
-    def _session(self, asked: Sequence[Asked], effort: Effort, seed: int) -> list[Entry]:
+            def tick(share: float, done: int = n_done, n: int = len(session)) -> None:
+                if progress is not None:
+                    progress(done + share * n, len(asked))
+
+            tick(0.0)
+            yield self._session(session, effort, seed, tick)
+            n_done += len(session)
+
+    def _session(self, asked: Sequence[Asked], effort: Effort, seed: int, tick: Tick) -> list[Entry]:
         runs, owners = [], []
         for i, one in enumerate(asked):
             for j, spec in enumerate(one.models):
@@ -108,6 +110,7 @@ class Bench:
                 max_seconds=effort.max_seconds,
                 warm_up_seconds=1.0,
                 seed=seed,
+                tick=tick,
             )
         del runs
         gc.collect()

@@ -93,7 +93,11 @@ def test_a_window_with_other_clocks_is_left_out(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(interleaving, "_WINDOW_SECONDS", 0.0)  # a reading after every round
     clocks = iter([1980.0, 1980.0, 1500.0, 1979.0, 1980.0])
     found = interleaving._rounds(
-        [lambda: None], wall_times, lambda: GpuState(next(clocks), 2600.0, None, None), 5, 0.0, 9.0, 0.0, 0
+        [lambda: None],
+        wall_times,
+        lambda: GpuState(next(clocks), 2600.0, None, None),
+        interleaving._Effort(5, 0.0, 9.0, 0.0),
+        seed=0,
     )
     assert (found.n_rounds, found.n_rejected) == (4, 1)
     assert [state.sm_mhz for state in found.gpu] == [1980.0, 1980.0, 1500.0, 1979.0, 1980.0]
