@@ -29,9 +29,12 @@ def dump_spec(
     lines = [f"# yaml-language-server: $schema={schema}"]
     lines += [f"# {printable(line)}".rstrip() for line in comment.splitlines()]
     tree = spec.model_dump(mode="json", by_alias=True) if defaults else written(spec)
-    for key, value in tree.items():
-        lines += _block(f"{key}:", value, indent=0)
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + dump_tree(tree)
+
+
+def dump_tree(tree: dict[str, Any]) -> str:
+    """Plain values as YAML text in the style of specs."""
+    return "".join(f"{line}\n" for key, value in tree.items() for line in _block(f"{key}:", value, indent=0))
 
 
 def written(spec: ModelSpec) -> dict[str, Any]:

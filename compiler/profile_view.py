@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
@@ -19,6 +21,7 @@ from compiler.profiling import Profile, Row
 
 if TYPE_CHECKING:
     from compiler.cost.verify import Check, Verification
+    from compiler.device.prediction import Prediction
 
 _LAYER = re.compile(r"(encoder\.|)layers\.(\d+)\.(.*)")
 
@@ -91,14 +94,30 @@ def _facts(profile: Profile) -> Iterator[tuple[str, str]]:
         yield "cache per token", show("kv_bytes_per_token", memory.kv_bytes_per_token)
         yield "state", show("state_bytes", memory.state_bytes)
     latency = profile.latency
+    if profile.prediction is not None:
+        yield f"latency, {profile.phase}", _predicted(profile.prediction)
     if latency is None:
-        yield "latency", "not measured (--measure)"
+        if profile.prediction is None:
+            yield "latency", "not measured (--measure, --predict)"
     else:
         spread = f"{show('latency_ms', latency.low_ms)} to {show('latency_ms', latency.high_ms)}"
         yield (
             f"latency, {profile.phase}",
             f"{show('latency_ms', latency.median_ms)} (quartiles {spread}, n={latency.n}; {profile.device})",
         )
+
+
+def _predicted(found: Prediction) -> str:
+    """The predicted time with its interval, and how many parts are measured."""
+    sources = Counter(part.source for part in found.parts)
+    told = ", ".join(f"{n} {source}" for source, n in sources.items())
+    high = show("latency_ms", found.high_ms) if math.isfinite(found.high_ms) else "?"
+    models = f"scaled to {found.fit.n_models} models" if found.fit.n_models else "not calibrated"
+    spread = f"90 %: {show('latency_ms', found.low_ms)} to {high}"
+    return (
+        f"{show('latency_ms', found.ms)} predicted ({spread}; parts: {told}; {models}; "
+        f"{found.backend}, {found.clock} clock)"
+    )
 
 
 def _summary(profile: Profile) -> Table:

@@ -19,6 +19,7 @@ from zoo import Zoo, load_zoo
 
 if TYPE_CHECKING:
     from compiler.cost.verify import Verification
+    from compiler.device.prediction import Prediction
 
 PHASES: tuple[Phase, ...] = get_args(Phase)
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
@@ -75,11 +76,12 @@ class Profile:
     source_len: int | None = None  # of what an encoder reads; None without one
     latency: Latency | None = None
     device: str | None = None
+    backend: str = "eager"  # of the latency
     verify: Verification | None = None
+    prediction: Prediction | None = None  # from a latency table
 
     def as_json(self) -> dict[str, Any]:
         """The stable keys of ``profile --json``."""
-        latency = self.latency
         return {
             "name": self.name,
             "seq_len": self.seq_len,
@@ -93,17 +95,26 @@ class Profile:
             "flops": self.flops,
             "flops_needed": self.flops_needed,
             "memory": self.memory.as_json(),
-            "latency_ms": {
-                "value": latency.median_ms if latency else None,
-                "low": latency.low_ms if latency else None,
-                "high": latency.high_ms if latency else None,
-                "source": "measured" if latency else None,
-                "n": latency.n if latency else None,
-                "tier": "eager" if latency else None,
-                "device": self.device,
-            },
+            "latency_ms": self._latency_json(),
             "layers": [row.as_json() for row in self.rows],
             "verify": self.verify.as_json() if self.verify else None,
+        }
+
+    def _latency_json(self) -> dict[str, Any]:
+        """What was measured; else what a latency table says, with all of its parts."""
+        found = self.prediction
+        if self.latency is None and found is not None:
+            tier = {"source": "table", "n": None, "tier": found.backend, "device": self.device}
+            return {**found.as_json(), **tier, "weakest": found.source}
+        latency = self.latency
+        return {
+            "value": latency.median_ms if latency else None,
+            "low": latency.low_ms if latency else None,
+            "high": latency.high_ms if latency else None,
+            "source": "measured" if latency else None,
+            "n": latency.n if latency else None,
+            "tier": self.backend if latency else None,
+            "device": self.device,
         }
 
     def _repr_html_(self) -> str:
@@ -123,12 +134,15 @@ def profile(
     verify: bool = False,
     measure: bool = False,
     device: str = "cpu",
+    backend: str = "eager",
+    clock: str = "wall",
     zoo: Zoo | None = None,
 ) -> Profile:
     """The profile of ``spec``; weights come into being only for ``verify`` and ``measure``.
 
-    ``verify`` counts every unique component with fvcore, ``measure`` times ``phase`` on ``device``. Wrong
-    arguments are one SpecError that names them all.
+    ``verify`` counts every unique component with fvcore, ``measure`` times ``phase`` on ``device``, with
+    ``backend`` and ``clock`` (see ``compiler.device.runs`` and ``timers``). Wrong arguments are one SpecError
+    that names them all.
     """
     zoo = zoo or load_zoo()
     length, checked_dtype, checked_phase = _checked(
@@ -147,9 +161,10 @@ def profile(
         latency = measure_model(
             compile_spec(spec, gate=False, zoo=zoo),
             batch_size=batch_size, seq_len=length, source_len=source_len, phase=checked_phase,
-            dtype=checked_dtype, device=device,
+            dtype=checked_dtype, device=device, backend=backend, clock=clock,
         )  # fmt: skip
-        found = replace(found, latency=latency, device=device_info(resolve_device(device)).name)
+        name = device_info(resolve_device(device)).name
+        found = replace(found, latency=latency, device=name, backend=backend)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,3 +16,20 @@ PluginOption = Annotated[
     typer.Option("--plugin", metavar="PACKAGE", help="A package with components of your own; it is code."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document with stable keys.")]
+DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:N, or auto: CUDA if there is one.")]
+ClockOption = Annotated[
+    str, typer.Option(help="On a CPU: wall, or cpu for the CPU time of the one thread. CUDA has its events.")
+]
+ThreadsOption = Annotated[int, typer.Option(min=1, help="CPU threads; one is the steadiest.")]
+
+TableOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The latency table (SQLite); by default one in the user's cache."),
+]
+BackendOption = Annotated[
+    str,
+    typer.Option(help="eager, compile (torch.compile) or graph (CUDA graph replay); each has its entries."),
+]
+StatisticOption = Annotated[
+    str, typer.Option(help="median, or lower_quartile for tiny models on a busy machine.")
+]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from archspec.commands._latency import Setting, set_threads
+from archspec.commands._options import BackendOption, ClockOption, StatisticOption, TableOption
 from archspec.commands._plugins import importable
 
 
@@ -27,7 +30,24 @@ def profile(
         bool, typer.Option("--verify", help="Count every unique part with fvcore too.")
     ] = False,
     measure: Annotated[bool, typer.Option("--measure", help="Time the model on the device.")] = False,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto; for --measure.")] = "cpu",
+    predict: Annotated[
+        bool,
+        typer.Option("--predict", help="Predict the time from a latency table; what it lacks is measured."),
+    ] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto; for --measure and --predict.")] = "cpu",
+    table: TableOption = None,
+    table_only: Annotated[
+        bool, typer.Option("--table-only", help="Measure nothing for --predict: interpolate, or roofline.")
+    ] = False,
+    device_profile: Annotated[
+        str | None, typer.Option(help="A device profile (name or YAML file), for rooflines.")
+    ] = None,
+    backend: BackendOption = "eager",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads; by default one for --predict, else torch's own.")
+    ] = None,
+    clock: ClockOption = "wall",
+    statistic: StatisticOption = "median",
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Change the spec: layers[0].token_mixer.window=64.")
     ] = None,
@@ -39,6 +59,8 @@ def profile(
     from zoo import load_zoo
 
     plugins = importable(plugin or ())
+    if threads is not None or predict:
+        set_threads(threads or 1)
     model = load_spec(spec, overrides=set_ or (), plugins=plugins)
     found = profiling.profile(
         model,
@@ -50,8 +72,18 @@ def profile(
         verify=verify,
         measure=measure,
         device=device,
+        backend=backend,
+        clock=clock,
         zoo=load_zoo(plugins),
     )
+    if predict:
+        setting = Setting(
+            device=device, phase=phase, dtype=dtype, batch_size=batch_size, seq_len=seq_len, backend=backend,
+            threads=threads or 1, clock=clock, statistic=statistic, table=table, plugins=plugins,
+        )  # fmt: skip
+        bench = setting.bench()
+        prediction = bench.predict(model, measure_missing=not table_only, device_profile=device_profile)
+        found = replace(found, prediction=prediction, device=found.device or bench.table.conditions.device)
     if json_:
         typer.echo(json.dumps(found.as_json(), indent=2))
     else:

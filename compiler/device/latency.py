@@ -10,12 +10,13 @@ from __future__ import annotations
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-Clock = Callable[[Callable[[], object], int], list[float]]  # seconds of n runs
+from compiler.device import timers
+from compiler.device.timers import Run, Timer
+
 WARM_UP_WINDOW = 5  # runs whose median must settle
 WARM_UP_TOLERANCE = 0.02  # how far that median may still move
 WARM_UP_SECONDS = 10.0  # then measuring begins, settled or not
@@ -43,38 +44,41 @@ class Latency:
 
 
 def measure(
-    run: Callable[[], object],
+    run: Run,
     *,
     device: torch.device | str = "cpu",
+    clock: str = "wall",
     min_runs: int = 30,
     min_seconds: float = 0.5,
     max_seconds: float = 60.0,
 ) -> Latency:
     """Time ``run`` at least ``min_runs`` times and ``min_seconds`` long, yet no longer than ``max_seconds``.
 
-    ``max_seconds`` bounds the warm-up and the measuring apart, and never cuts below three runs.
+    ``max_seconds`` bounds the warm-up and the measuring apart, and never cuts below three runs. ``clock``
+    is ``wall``, or ``cpu`` for the CPU time of this thread; on CUDA it is always events.
     """
     assert min_runs >= 3, "quartiles need three runs"
     device = torch.device(device)
+    timer = timers.timer_of(timers.clock_of(device, clock))
     if device.type == "cuda":
         with torch.cuda.device(device):
-            return _measure(run, _cuda_times, _CUDA_RUNS_IN_FLIGHT, min_runs, min_seconds, max_seconds)
-    return _measure(run, _cpu_times, 1, min_runs, min_seconds, max_seconds)
+            return _measure(run, timer, _CUDA_RUNS_IN_FLIGHT, min_runs, min_seconds, max_seconds)
+    return _measure(run, timer, 1, min_runs, min_seconds, max_seconds)
 
 
 def _measure(
-    run: Callable[[], object],
-    clock: Clock,
+    run: Run,
+    timer: Timer,
     runs_at_once: int,
     min_runs: int,
     min_seconds: float,
     max_seconds: float,
 ) -> Latency:
-    settled = _warm_up(run, clock, seconds=min(WARM_UP_SECONDS, max_seconds))
+    settled = warm_up(run, timer, seconds=min(WARM_UP_SECONDS, max_seconds))
     times: list[float] = []
     started = time.perf_counter()
     while True:
-        times += clock(run, runs_at_once)
+        times += timer(run, runs_at_once)
         spent = time.perf_counter() - started
         is_enough = len(times) >= min_runs and spent >= min_seconds
         if is_enough or (spent >= max_seconds and len(times) >= 3):
@@ -83,39 +87,15 @@ def _measure(
     return Latency(1e3 * median, 1e3 * low, 1e3 * high, len(times), settled)
 
 
-def _warm_up(run: Callable[[], object], clock: Clock, *, seconds: float) -> bool:
+def warm_up(run: Run, timer: Timer, *, seconds: float) -> bool:
     """Run until the median of the last few runs agrees with that of the few before; whether it did."""
     recent: deque[float] = deque(maxlen=2 * WARM_UP_WINDOW)
     started = time.perf_counter()
     while time.perf_counter() - started < seconds or len(recent) < 1:
-        recent += clock(run, 1)
+        recent += timer(run, 1)
         if len(recent) == recent.maxlen:
             before = statistics.median(list(recent)[:WARM_UP_WINDOW])
             after = statistics.median(list(recent)[WARM_UP_WINDOW:])
             if abs(after - before) <= WARM_UP_TOLERANCE * before:
                 return True
     return False
-
-
-def _cpu_times(run: Callable[[], object], n: int) -> list[float]:
-    times = []
-    for _ in range(n):
-        started = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - started)
-    return times
-
-
-def _cuda_times(run: Callable[[], object], n: int) -> list[float]:
-    """Seconds of ``n`` runs enqueued one after the other."""
-    events = [(_cuda_event(), _cuda_event()) for _ in range(n)]
-    for start, end in events:
-        start.record()
-        run()
-        end.record()
-    torch.cuda.synchronize()
-    return [start.elapsed_time(end) / 1e3 for start, end in events]
-
-
-def _cuda_event() -> torch.cuda.Event:
-    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator
-
 import torch
-import torch.nn.functional as F
 
-from archspec import Dtype, Input, ModelSpec, Phase, SpecError
+from archspec import Dtype, Phase, SpecError
 from compiler.device.info import resolve_device
 from compiler.device.latency import Latency, measure
+from compiler.device.runs import Shape, checked_backend, prepared
 from compiler.model import CompiledModel
-from compiler.random_inputs import random_inputs
 
 
 def measure_model(
@@ -24,72 +20,34 @@ def measure_model(
     phase: Phase = "prefill",
     dtype: Dtype = "float32",
     device: str = "cpu",
+    backend: str = "eager",
+    clock: str = "wall",
     min_runs: int = 30,
     min_seconds: float = 0.5,
     max_seconds: float = 60.0,
 ) -> Latency:
-    """Eager PyTorch on random inputs, on a copy of the model in ``dtype`` on ``device``.
+    """On random inputs, on a copy of the model in ``dtype`` on ``device``.
 
     ``prefill`` is a forward pass over ``seq_len`` tokens, ``decode`` one step after ``seq_len - 1`` tokens,
-    ``train`` forward, backward and AdamW. A model that does not fit is a SpecError.
+    ``train`` forward, backward and AdamW. ``clock`` is ``wall`` or ``cpu``. A model that does not fit is a
+    SpecError.
     """
-    target, torch_dtype = resolve_device(device), getattr(torch, dtype)
+    target = resolve_device(device)
     length = seq_len or compiled.spec.input.seq_len
+    shape = Shape(batch_size, length, dtype, phase, source_len)
     try:
-        model = copy.deepcopy(compiled.module).to(device=target, dtype=torch_dtype)
-        own = CompiledModel(graph=compiled.graph, module=model, zoo=compiled.zoo, seed=compiled.seed)
-        inputs = tuple(
-            random_inputs(input, batch_size=batch_size, seq_len=n, dtype=torch_dtype).to(target)
-            for input, n in _lengths(compiled.spec, length, source_len)
-        )
+        run = prepared(compiled, shape, device=target, backend=checked_backend(backend, target))
         with torch.inference_mode(phase != "train"):
-            run = {"prefill": _prefill, "decode": _decode, "train": _train}[phase](own, *inputs)
             return measure(
-                run, device=target, min_runs=min_runs, min_seconds=min_seconds, max_seconds=max_seconds
+                run,
+                device=target,
+                clock=clock,
+                min_runs=min_runs,
+                min_seconds=min_seconds,
+                max_seconds=max_seconds,
             )
     except torch.OutOfMemoryError:
         raise SpecError(
             f"'{compiled.spec.name}' does not fit into the memory of {target} "
             f"(phase {phase}, batch_size {batch_size}, seq_len {length}, {dtype})"
         ) from None
-
-
-def _lengths(spec: ModelSpec, seq_len: int, source_len: int | None) -> Iterator[tuple[Input, int]]:
-    """The inputs of a forward pass, in its order, and their lengths."""
-    if spec.encoder is not None:
-        yield spec.encoder.input, source_len or spec.encoder.input.seq_len
-    yield spec.input, seq_len
-
-
-def _prefill(model: CompiledModel, *inputs: torch.Tensor) -> Callable[[], object]:
-    model.eval()
-    return lambda: model(*inputs)
-
-
-def _decode(model: CompiledModel, *given: torch.Tensor) -> Callable[[], object]:
-    """Always the same step: states are not changed in place. A source is encoded before."""
-    decoder = model.eval().decoder()
-    *source, inputs = given
-    state = decoder.init_state(inputs.shape[0], *source)
-    if inputs.shape[1] > 1:
-        _, state = decoder.prefill(inputs[:, :-1], state)
-    last = inputs[:, -1]
-    return lambda: decoder.step(last, state)
-
-
-def _train(model: CompiledModel, *inputs: torch.Tensor) -> Callable[[], object]:
-    """A step towards random classes, at a learning rate that moves nothing."""
-    optimizer = torch.optim.AdamW(model.train().param_groups(lr=1e-12, weight_decay=0.0))
-
-    def run() -> None:
-        optimizer.zero_grad()
-        output = model.outputs(*inputs)
-        logits = output.logits.float().flatten(0, -2)
-        targets = torch.arange(logits.shape[0], device=logits.device) % logits.shape[1]
-        loss = F.cross_entropy(logits, targets)
-        if output.aux_loss is not None:
-            loss = loss + output.aux_loss
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-
-    return run

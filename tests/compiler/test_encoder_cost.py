@@ -13,8 +13,10 @@ from archspec import Cost, Phase, SpecError
 from archspec.spec import ModelSpec
 from compiler import build_graph, compile_spec
 from compiler.cost.closed_form import CostPlan, model_cost, total
+from compiler.device.blocks import decompose
 from compiler.device.model_latency import measure_model
 from compiler.profile_view import render
+from zoo import Zoo
 
 SpecMaker = Callable[..., ModelSpec]
 
@@ -91,3 +93,8 @@ def test_every_phase_is_measured(spec: ModelSpec) -> None:
     for phase in get_args(Phase):
         found = measure_model(model, phase=phase, min_runs=3, min_seconds=0.0, max_seconds=1.0)
         assert found.n >= 3
+
+
+def test_blocks_do_not_predict_it(spec: ModelSpec, zoo: Zoo) -> None:
+    with pytest.raises(SpecError, match="an encoder is not predicted from blocks"):
+        decompose(spec, zoo)
