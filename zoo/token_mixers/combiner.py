@@ -165,6 +165,15 @@ class Combiner(Mixer):
                 state_bytes=state_bytes,
             )
 
+        def backward_flops(self, ctx: CostContext, forward: Cost) -> tuple[int, int]:
+            """Features that nobody reads, where two tokens are too few for a summary, have no gradient."""
+            done, needed = super().backward_flops(ctx, forward)
+            if self.variant != "logsparse" or ctx.seq_len > 2:
+                return done, needed
+            _, map_macs = self._summary_maps(ctx.d_model)
+            spared = 2 * 2 * ctx.tokens * 2 * map_macs
+            return done - spared, needed - spared
+
         def _summary_maps(self, d_model: int) -> tuple[int, int]:
             """Parameters of the summaries; multiply-adds of one of their features, in all heads."""
             d_head = self.head_width(d_model)
