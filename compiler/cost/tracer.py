@@ -52,14 +52,15 @@ class Tally:
 class Tracer(TorchDispatchMode):
     """Counts into ``tally``, which may be exchanged between operations, and follows the memory.
 
-    ``live`` are the bytes of the storages that live now, ``peak`` the most since ``restart_peak``, and
-    ``peak_at`` the operation that reached it. ``hold`` counts what existed before.
+    ``live`` are the bytes of the storages that live now, ``last_peak`` the most during the last operation,
+    ``peak`` the most since ``restart_peak``, and ``peak_at`` the operation that reached it. ``hold`` counts
+    what existed before.
     """
 
     def __init__(self, extra: Mapping[str, Formula] | None = None, *, workspaces: bool = True):
         super().__init__()  # type: ignore[no-untyped-call]
         self.tally = Tally()
-        self.live = self.peak = 0
+        self.live = self.peak = self.last_peak = 0
         self.peak_at = ""
         self._extra = dict(extra or {})
         self._workspaces = workspaces
@@ -86,14 +87,15 @@ class Tracer(TorchDispatchMode):
             tally.recomputed += recomputed_flops(name, args, kwargs, out)
         outputs = [out] if isinstance(out, Tensor) else list(_tensors(out))
         inputs = list(_tensors((args, kwargs)))
-        self._move(inputs, outputs, is_elementwise)
+        self._count_bytes(inputs, outputs, is_elementwise)
         new = 0
         for tensor in outputs:
             new += self._born(tensor)
         self.live += new
         scratch = workspace_bytes(name, args) if self._workspaces else 0
-        if self.live + scratch > self.peak:
-            self.peak, self.peak_at = self.live + scratch, name
+        self.last_peak = self.live + scratch
+        if self.last_peak > self.peak:
+            self.peak, self.peak_at = self.last_peak, name
         return out
 
     def restart_peak(self) -> None:
@@ -114,7 +116,7 @@ class Tracer(TorchDispatchMode):
             raise UnknownOperation(name)
         return name, None, acts_on_elements(name)
 
-    def _move(self, inputs: list[Tensor], outputs: list[Tensor], is_elementwise: bool) -> None:
+    def _count_bytes(self, inputs: list[Tensor], outputs: list[Tensor], is_elementwise: bool) -> None:
         sources = {t.untyped_storage()._cdata for t in inputs}
         made = [t for t in outputs if t.untyped_storage()._cdata not in sources]
         in_place = [t for t in outputs if any(t is x for x in inputs)]
