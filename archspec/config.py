@@ -20,7 +20,9 @@ class Capabilities:
     ``causal``: whether output t depends on inputs up to t only: ``always``, ``never``, or ``switch`` (it
     follows ``Site.causal``). ``decode``: what one decoding step keeps: nothing exists (``none``), a state of
     constant size, or a cache that grows.
-    ``complexity`` is the growth of the forward pass in the length L.
+    ``complexity`` is the growth of the forward pass in the length L. Where that is a power with a whole
+    exponent, the FLOPs at multiples of ``period``, from the third on, are a polynomial in L of that degree;
+    ``period`` None says that they are not.
     """
 
     causal: Literal["always", "never", "switch"]
@@ -36,6 +38,7 @@ class Capabilities:
     mixes_tokens: bool = True
     works_once_per_batch: bool = False  # part of the matrix products does not grow with the batch
     complexity: Literal["1", "L", "L log L", "L^1.5", "L^2"] = "L"
+    period: int | None = 1
 
 
 class ComponentConfig(Closed):
@@ -51,6 +54,16 @@ class ComponentConfig(Closed):
     @abstractmethod
     def cost(self, ctx: CostContext) -> Cost:
         """Closed-form cost in integers; makes no tensor."""
+
+    def backward_flops(self, ctx: CostContext, forward: Cost) -> tuple[int, int]:
+        """FLOPs of the backward pass in training, done and needed, where ``forward`` is the cost of ``ctx``.
+
+        By default twice those of the forward pass: one product for the gradient of each factor. A component
+        says so where a factor needs no gradient (raw features, a router's scores), where a transform's
+        gradient is another transform, or where it forms something again instead of keeping it. The scores
+        that a fused attention kernel forms again are not counted.
+        """
+        return 2 * forward.flops, 2 * forward.flops_needed
 
     @abstractmethod
     def capabilities(self) -> Capabilities:

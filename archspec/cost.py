@@ -68,7 +68,9 @@ class Cost:
     ``flops`` counts what the dense kernel does, 2 per multiply-add, matmul-class operations only (linear
     maps, matmuls, attention, convolutions, FFTs); ``flops_needed`` is the same work with masks and windows
     exact (what an ideal kernel would do, never more than ``flops``); ``flops_elementwise`` is everything
-    else, one per element and operation. Bytes are bytes. ``activation_bytes`` are what training keeps for
+    else, one per element and operation. ``flops_backward`` and ``flops_backward_needed`` are those of the
+    backward pass, filled in where a whole model is asked about training (``backward_flops`` of a
+    configuration). Bytes are bytes. ``activation_bytes`` are what training keeps for
     the backward pass; ``workspace_bytes`` is the greatest temporary memory of the pass beyond its input and
     output (it combines by maximum, everything else by sum). ``kv_bytes_per_token`` and ``state_bytes`` are
     the decode caches of one sequence: what grows with the context, and what does not.
@@ -81,6 +83,8 @@ class Cost:
     flops: int = 0
     flops_needed: int = 0
     flops_elementwise: int = 0
+    flops_backward: int = 0
+    flops_backward_needed: int = 0
     bytes_moved: int = 0
     activation_bytes: int = 0
     workspace_bytes: int = 0

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 PHASES: tuple[Phase, ...] = get_args(Phase)
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
-TRAIN_FACTOR = 3  # forward, and a backward pass of two matmuls for each of its matmuls
 Flops = dict[Phase, int | None]
 
 
@@ -57,7 +56,8 @@ class Profile:
 
     ``flops`` is what dense kernels do, ``flops_needed`` the same with masks and windows exact. Phase
     ``prefill`` is a forward pass over ``seq_len`` tokens; ``decode`` the last of these tokens alone, the
-    others being in the caches; ``train`` three forward passes (backward repeats every matmul twice). An
+    others being in the caches; ``train`` a forward and a backward pass, without the loss and without what a
+    fused attention kernel or gradient checkpointing forms again (``backward_flops`` of a configuration). An
     encoder reads ``source_len`` more in a forward pass, and nothing while decoding.
     """
 
@@ -230,12 +230,12 @@ def _flops(prefill: Cost, decode: Cost | None, train: Cost) -> tuple[Flops, Flop
         {
             "prefill": prefill.flops,
             "decode": decode.flops if decode else None,
-            "train": TRAIN_FACTOR * train.flops,
+            "train": train.flops + train.flops_backward,
         },
         {
             "prefill": prefill.flops_needed,
             "decode": decode.flops_needed if decode else None,
-            "train": TRAIN_FACTOR * train.flops_needed,
+            "train": train.flops_needed + train.flops_backward_needed,
         },
     )
 

@@ -12,14 +12,16 @@ a transfer, its queries.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from archspec import Capabilities, ComponentConfig, Input, MixerConfig, NormConfig, Site
 
+OpFlops = Callable[[Sequence[Any], Mapping[str, Any], Any], int]  # args, kwargs, result
 State = dict[str, Tensor]  # one layer's decode state; every tensor has the batch first
 
 
@@ -119,6 +121,10 @@ class Component(nn.Module):
 
     Config: ClassVar[type[ComponentConfig]]
     examples: ClassVar[tuple[ComponentConfig, ...]] = ()
+    # FLOPs of the component's own torch operations, by the dispatcher's name ("my_ops::scan"), from an
+    # operation's arguments and its result; 0 for one without matmul-class work. Counters refuse what they
+    # find neither here nor in their tables.
+    op_flops: ClassVar[Mapping[str, OpFlops]] = {}
 
     def param_hints(self) -> dict[str, ParamHint]:
         """Hints by parameter name relative to this module; the rest is treated by default rules."""

@@ -50,9 +50,11 @@ class Asked:
         if phase == "decode":
             cost = step_cost(self.config, step, self.clock, n_seen)
         else:
-            cost = self.config.cost(
-                self.context(batch_size=batch_size, dtype=dtype, phase=phase, context_len=0)
-            )
+            ctx = self.context(batch_size=batch_size, dtype=dtype, phase=phase, context_len=0)
+            cost = self.config.cost(ctx)
+            if phase == "train":
+                done, needed = self.config.backward_flops(ctx, cost)
+                cost = replace(cost, flops_backward=done, flops_backward_needed=needed)
         return with_caches(cost, self.config, step, self.clock, n_seen)
 
     def context(self, *, batch_size: int, dtype: Dtype, phase: Phase, context_len: int) -> CostContext:
@@ -152,7 +154,7 @@ class CostPlan:
         """Cost by node, in the order of execution; a loop's parameters are counted at its first turn.
 
         In phase ``decode`` one token follows ``context_len`` earlier ones; whether the model can decode is
-        the caller's to know. Phase ``train`` is the forward pass of training, without the backward pass.
+        the caller's to know. Phase ``train`` is the forward pass of training, but for ``flops_backward``.
         """
         n_tokens = self.extents["stem"].length
         answers = [

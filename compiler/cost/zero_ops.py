@@ -9,8 +9,17 @@ from __future__ import annotations
 
 def is_zero_cost(op: str) -> bool:
     """Whether a traced operation is known to hold no multiply-add that we count; in-place forms too."""
+    return _is_in(op, _ZERO_COST)
+
+
+def acts_on_elements(op: str) -> bool:
+    """Whether it computes on each element or reduces them, rather than move or make data."""
+    return _is_in(op, _ON_ELEMENTS)
+
+
+def _is_in(op: str, names: frozenset[str]) -> bool:
     namespace, _, name = op.partition("::")
-    return namespace == "aten" and (name in _ZERO_COST or name.removesuffix("_") in _ZERO_COST)
+    return namespace in ("aten", "prims") and (name in names or name.removesuffix("_") in names)
 
 
 _ELEMENTWISE = """
@@ -54,4 +63,29 @@ _SCALARS = """
     __isnot__ __not__ _set_item append device dim format item is_floating_point len list numel size sym_size
     warn
 """
-_ZERO_COST = frozenset((_ELEMENTWISE + _REDUCTIONS + _MOVEMENT + _CREATION + _SCALARS).split())
+# What torch's dispatcher calls by another name than a traced program does, and backward passes.
+_DISPATCHED_ELEMENTWISE = """
+    _softmax _log_softmax _safe_softmax _softmax_backward_data _log_softmax_backward_data
+    native_layer_norm_backward native_group_norm native_group_norm_backward native_batch_norm
+    native_batch_norm_backward _fused_rms_norm _fused_rms_norm_backward nll_loss_forward nll_loss_backward
+    nll_loss2d_forward nll_loss2d_backward mse_loss_backward elu_backward gelu_backward glu_backward
+    hardsigmoid_backward hardswish_backward hardtanh_backward leaky_relu_backward log_sigmoid_forward
+    log_sigmoid_backward mish_backward sigmoid_backward silu_backward softplus_backward tanh_backward
+    threshold_backward logit_backward native_dropout_backward avg_pool2d_backward
+    max_pool2d_with_indices max_pool2d_with_indices_backward _adaptive_avg_pool2d
+    _adaptive_avg_pool2d_backward embedding_dense_backward _prelu_kernel
+    _prelu_kernel_backward _cummax_helper _cummin_helper _logcumsumexp cumsum_backward _foreach_add
+    _foreach_addcdiv _foreach_addcmul _foreach_div _foreach_lerp _foreach_maximum _foreach_mul _foreach_neg
+    _foreach_norm _foreach_pow _foreach_reciprocal _foreach_sqrt _foreach_sub _fused_adam _fused_adamw
+    _fused_sgd _amp_foreach_non_finite_check_and_unscale rsub
+"""
+_DISPATCHED_MOVEMENT = """
+    _to_copy _unsafe_view _reshape_alias _conj _neg_view _local_scalar_dense _unsafe_index
+    _unsafe_index_put _index_put_impl lift lift_fresh_copy slice_backward select_backward
+    unfold_backward diagonal_backward index_select_backward value_selecting_reduction_backward
+    slice_inverse split_copy view_copy expand_copy t_copy _foreach_copy _foreach_zero set resize
+    promote_types result_type convert_element_type empty_permuted new_empty_strided broadcast_in_dim
+    _efficientzerotensor zero
+"""
+_ON_ELEMENTS = frozenset((_ELEMENTWISE + _REDUCTIONS + _DISPATCHED_ELEMENTWISE).split())
+_ZERO_COST = _ON_ELEMENTS | frozenset((_MOVEMENT + _CREATION + _SCALARS + _DISPATCHED_MOVEMENT).split())

@@ -125,7 +125,8 @@ class _Emitter:
         self.graph = graph
         self.code = fx.Graph()
         self.values: dict[str, fx.Node] = {}
-        self.mixed: list[fx.Node] = []  # what returned a MixerOutput
+        self.losses: list[fx.Node] = []
+        self.statistics: list[fx.Node] = []
 
     def emit(self) -> fx.Graph:
         for name, op in ops(self.graph):
@@ -173,8 +174,10 @@ class _Emitter:
         if not has_side_products(op):
             return self.create("call_module", op.module, args, kwargs, value_name)
         mixed = self.create("call_module", op.module, args, kwargs, "mixed")
-        self.mixed.append(mixed)
-        return self.call(value_name, getattr, mixed, "y")
+        y = self.call(value_name, getattr, mixed, "y")
+        self.losses.append(self.call("aux_loss", getattr, mixed, "aux_loss"))  # here, or y lives to the end
+        self.statistics.append(self.call("statistics", getattr, mixed, "statistics"))
+        return y
 
     def reads_filling(self, group: Op) -> bool:
         """Whether a mixer in the groups would read the filling at the end of a group that is not full."""
@@ -198,11 +201,9 @@ class _Emitter:
                 return self.call("z_mask", streams.latent_mask, mask, n, m)
 
     def output(self, logits: fx.Node) -> fx.Node:
-        if not self.mixed:
+        if not self.losses:
             return self.code.output(logits)
-        losses = tuple(self.call("aux_loss", getattr, mixed, "aux_loss") for mixed in self.mixed)
-        statistics = tuple(self.call("statistics", getattr, mixed, "statistics") for mixed in self.mixed)
-        return self.code.output((logits, losses, statistics))
+        return self.code.output((logits, tuple(self.losses), tuple(self.statistics)))
 
     def call(self, name: str, function: Callable[..., object], *args: fx.Node | int | str) -> fx.Node:
         return self.create("call_function", function, list(args), {}, name)

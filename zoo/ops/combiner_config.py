@@ -169,6 +169,17 @@ class CombinerConfig(MixerConfig):
             state_bytes=state_bytes,
         )
 
+    def backward_flops(self, ctx: CostContext, forward: Cost) -> tuple[int, int]:
+        """No gradient reaches a router's scores, nor features where two tokens are too few for a summary."""
+        done, needed = super().backward_flops(ctx, forward)
+        spared = 0
+        if self.is_clustered:
+            spared = 2 * 2 * ctx.tokens * self.n_clusters * self.n_heads * self.head_width(ctx.d_model)
+        elif self.variant == "logsparse" and ctx.seq_len <= 2:
+            _, map_macs = self._summary_maps(ctx.d_model)
+            spared = 2 * 2 * ctx.tokens * 2 * map_macs
+        return done - spared, needed - spared
+
     def _summary_maps(self, d_model: int) -> tuple[int, int]:
         """Parameters of the summaries; multiply-adds of one of their features, in all heads."""
         d_head = self.head_width(d_model)

@@ -56,6 +56,12 @@ class Dft(Structure):
         elements = channels * (sizes.max_len + length)
         return Work(macs, macs, elements, elements)
 
+    @classmethod
+    def backward_macs(cls, sizes: Sizes, length: int, batch_size: int) -> tuple[int, int]:
+        """The gradient of a real transform is a complex one."""
+        macs = batch_size * sizes.n_heads * sizes.d_head * (fft_flops(sizes.max_len) // 2)
+        return macs, macs
+
 
 class Vandermonde(Pairs):
     def __init__(self, sizes: Sizes):

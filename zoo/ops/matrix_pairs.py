@@ -36,7 +36,7 @@ from zoo.ops.matrix_structure import (
     widened,
 )
 from zoo.ops.softmax_attention import full_attention
-from zoo.ops.ssd import ssd, ssd_macs, ssd_macs_needed
+from zoo.ops.ssd import ssd, ssd_macs, ssd_macs_needed, ssd_macs_spared
 
 TINY = 1e-8  # keeps a denominator from zero
 
@@ -140,6 +140,15 @@ class LowRank(Pairs):
         elements = batch_size * length * H * min(sizes.chunk_size, length)
         return Work(macs, needed, 5 * elements, 3 * elements)
 
+    @classmethod
+    def backward_macs(cls, sizes: Sizes, length: int, batch_size: int) -> tuple[int, int]:
+        done, needed = super().backward_macs(sizes, length, batch_size)
+        if not sizes.causal:
+            return done, needed
+        d_inner = sizes.n_heads * sizes.d_head
+        spared = ssd_macs_spared(length, sizes.chunk_size, d_inner=d_inner, d_state=sizes.d_qk)
+        return done - batch_size * spared, needed - batch_size * spared
+
 
 class Attention(Pairs):
     def forward(self, v: Tensor, inputs: Tensor, steps: Tensor, mask: Tensor | None) -> Tensor:
@@ -188,3 +197,10 @@ class Attention(Pairs):
         macs = 2 * batch_size * pairs * max(K, P)
         filled = batch_size * length * sizes.n_heads * max(K, P)
         return Work(macs, batch_size * reached * (K + P), 4 * batch_size * pairs, 3 * filled)
+
+    @classmethod
+    def backward_macs(cls, sizes: Sizes, length: int, batch_size: int) -> tuple[int, int]:
+        """Rows of tables are formed again, scores and all."""
+        done, needed = super().backward_macs(sizes, length, batch_size)
+        scores = 0 if sizes.data_dependent else sizes.n_heads * length * length * sizes.d_qk
+        return done + scores, needed

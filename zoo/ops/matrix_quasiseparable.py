@@ -23,7 +23,7 @@ from zoo.ops.quasiseparable import (
     quasiseparable_macs,
     quasiseparable_macs_needed,
 )
-from zoo.ops.ssd import step_size_bias
+from zoo.ops.ssd import ssd_macs_spared, step_size_bias
 
 
 class Quasiseparable(Structure):
@@ -80,3 +80,10 @@ class Quasiseparable(Structure):
         needed = batch_size * quasiseparable_macs_needed(length, sizes.chunk_size, **as_hydra)
         elements = batch_size * length * sizes.n_heads * min(sizes.chunk_size, length)
         return Work(macs, needed, 6 * elements, 3 * elements)
+
+    @classmethod
+    def backward_macs(cls, sizes: Sizes, length: int, batch_size: int) -> tuple[int, int]:
+        d_inner, d_state = sizes.n_heads * sizes.d_head, sizes.n_heads * sizes.d_qk
+        spared = ssd_macs_spared(length, sizes.chunk_size, d_inner=d_inner, d_state=d_state)
+        done, needed = super().backward_macs(sizes, length, batch_size)
+        return done - 2 * batch_size * spared, needed - 2 * batch_size * spared

@@ -79,6 +79,12 @@ class Structure(nn.Module):
     def work(cls, sizes: Sizes, length: int, batch_size: int) -> Work:
         """What ``forward`` costs."""
 
+    @classmethod
+    def backward_macs(cls, sizes: Sizes, length: int, batch_size: int) -> tuple[int, int]:
+        """Multiply-adds of the backward pass of ``forward``, done and needed: by default twice its own."""
+        work = cls.work(sizes, length, batch_size)
+        return 2 * work.macs, 2 * work.needed
+
 
 class Pairs(Structure):
     """A structure of queries and keys: those of the tokens, or two tables (n, H, K)."""

@@ -82,6 +82,15 @@ class Toeplitz(Structure):
         elements = 4 * batch_size * d_inner * length
         return Work(macs, macs, 2 * elements, elements)
 
+    @classmethod
+    def backward_macs(cls, sizes: Sizes, length: int, batch_size: int) -> tuple[int, int]:
+        """The inverse transform's gradient is a real transform, those of the other two are complex ones."""
+        d_inner = sizes.n_heads * sizes.d_head
+        kernels = sizes.n_heads * (batch_size if sizes.data_dependent else 1)
+        real, full = fft_flops(2 * length, real=True), fft_flops(2 * length)
+        macs = (batch_size * d_inner * real + (batch_size * d_inner + kernels) * full) // 2
+        return macs, macs
+
 
 def _n_lags(sizes: Sizes) -> int:
     return sizes.max_len if sizes.causal else 2 * sizes.max_len - 1

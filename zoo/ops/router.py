@@ -9,6 +9,8 @@ belongs to cluster C, which does not exist.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -23,7 +25,7 @@ def normalised(x: Tensor) -> Tensor:
 
 def router_scores(x: Tensor, centroids: Tensor) -> Tensor:
     """Normalised x (B, H, L, K), centroids (H, C, K) of any length -> (B, H, L, C), never below fp32."""
-    with torch.autocast(x.device.type, enabled=False):
+    with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):  # meta has none
         return x.detach() @ normalised(centroids).to(x.dtype).transpose(-1, -2)
 
 

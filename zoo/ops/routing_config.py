@@ -12,6 +12,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from archspec import Capabilities, Cost, CostContext, MixerConfig, Site
 from archspec.components import spec_problem
 from zoo.ops.routing_pairs import Pairs, cluster_pairs, last_pairs, local_pairs, top_w_pairs
+from zoo.ops.softmax_attention import block_size
 from zoo.ops.strided import strided_pairs
 
 
@@ -150,6 +151,7 @@ class RoutingConfig(MixerConfig):
             updates_buffers=self.routed_heads > 0 and not self.freeze_router,
             aux_loss=self.routed_heads > 0,
             complexity="L^2" if strided else "L^1.5" if self.routed_heads else "L",
+            period=None if strided else block_size(self.window),
         )
 
     def cost(self, ctx: CostContext) -> Cost:
@@ -187,6 +189,14 @@ class RoutingConfig(MixerConfig):
             kv_bytes_per_token=kv_bytes,
             state_bytes=state_bytes,
         )
+
+    def backward_flops(self, ctx: CostContext, forward: Cost) -> tuple[int, int]:
+        """No gradient passes through the router's scores."""
+        sides = 2 if self.selection == "top_w" and not self.share_qk else 1
+        d_routed = self.routed_heads * self.head_width(ctx.d_model)
+        spared = 2 * 2 * ctx.tokens * sides * d_routed * self.n_clusters
+        done, needed = super().backward_flops(ctx, forward)
+        return done - spared, needed - spared
 
     def _cache_bytes(self, ctx: CostContext) -> tuple[int, int]:
         """Of one sequence that is decoded: per token (strided heads read all of them), and the rest."""

@@ -93,13 +93,17 @@ def _is_grouped(q: Tensor, k: Tensor) -> bool:
 def block_layout(length: int, window: int, *, causal: bool) -> tuple[int, int, int]:
     """Blocks, queries in a block and keys beside a block in ``sliding_attention``, for window < length.
 
-    Half a window per block is the fastest measured; blocks under 32 queries make the products too small. The
-    blocks are as even as they can be.
+    The blocks are as even as they can be.
     """
-    n = -(-length // max(32, -(-window // 2)))
+    n = -(-length // block_size(window))
     size = -(-length // n)
     reach = window - 1
     return n, size, reach + size + (0 if causal else reach)
+
+
+def block_size(window: int) -> int:
+    """The most queries of a block: half a window is the fastest measured; under 32 make small products."""
+    return max(32, -(-window // 2))
 
 
 def pairs_computed(length: int, window: int | None, *, causal: bool) -> int:

@@ -159,6 +159,17 @@ def ssd_macs_needed(
     return pairs * (n_groups * d_state + n_heads * d_head) + 2 * length * n_heads * d_head * d_state
 
 
+def ssd_macs_spared(
+    length: int, chunk_size: int, *, d_inner: int, d_state: int, learned_state: bool = False
+) -> int:
+    """Multiply-adds that a backward pass spares, of twice the forward ones, where one chunk holds all.
+
+    Nobody reads what the chunk adds to the state; and what enters it has no gradient unless it is learned.
+    """
+    n, _ = chunk_layout(length, chunk_size)
+    return (2 if learned_state else 3) * length * d_inner * d_state if n == 1 else 0
+
+
 def step_size_bias(n_heads: int, low: float = 1e-3, high: float = 1e-1) -> Tensor:
     """(H,): the dt_bias for which softplus gives step sizes drawn log-uniformly from [low, high]."""
     return inverse_softplus(torch.exp(torch.empty(n_heads).uniform_(math.log(low), math.log(high))))

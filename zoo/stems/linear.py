@@ -80,6 +80,10 @@ class Linear(Stem):
                 else cost + self.norm.cost(replace(ctx, batch_size=1, seq_len=n_vectors))
             )
 
+        def backward_flops(self, ctx: CostContext, forward: Cost) -> tuple[int, int]:
+            """Of the weights' gradient alone: nothing asks for that of the raw input."""
+            return forward.flops, forward.flops_needed
+
     config: Config
     examples: ClassVar = (
         Config(),

@@ -20,6 +20,7 @@ from zoo.contract import Mixer, State
 from zoo.ops.rope import rotary_angles, rotate
 from zoo.ops.short_conv import last_inputs, short_conv, short_conv_step
 from zoo.ops.softmax_attention import (
+    block_size,
     dense_attention,
     full_attention,
     pairs_computed,
@@ -95,6 +96,7 @@ class Attention(Mixer):
                 exact_softmax=True,
                 needs_position=not self.rope and not self.d_conv,
                 complexity="L^2" if self.window is None else "L",
+                period=1 if self.window is None else block_size(self.window),
             )
 
         def cost(self, ctx: CostContext) -> Cost:

@@ -39,7 +39,7 @@ from zoo.ops.quasiseparable import (
     scans,
 )
 from zoo.ops.short_conv import short_conv
-from zoo.ops.ssd import ssd_macs, ssd_macs_needed, step_size_bias
+from zoo.ops.ssd import ssd_macs, ssd_macs_needed, ssd_macs_spared, step_size_bias
 
 
 class Hydra(Mixer):
@@ -104,7 +104,7 @@ class Hydra(Mixer):
             return None
 
         def capabilities(self) -> Capabilities:
-            return Capabilities(causal="never", decode="none", complexity="L")
+            return Capabilities(causal="never", decode="none", complexity="L", period=self.chunk_size)
 
         def cost(self, ctx: CostContext) -> Cost:
             D, N, H = ctx.d_model, self.d_state, self.n_heads(ctx.d_model)
@@ -138,6 +138,15 @@ class Hydra(Mixer):
                 + wide * matrices,
                 workspace_bytes=wide * matrices,
             )
+
+        def backward_flops(self, ctx: CostContext, forward: Cost) -> tuple[int, int]:
+            d_inner = self.expand * ctx.d_model
+            is_learned = self.initial_state == "learned"
+            spared = 2 * ssd_macs_spared(  # in both directions
+                ctx.seq_len, self.chunk_size, d_inner=d_inner, d_state=self.d_state, learned_state=is_learned
+            )
+            done, needed = super().backward_flops(ctx, forward)
+            return done - 2 * ctx.batch_size * spared, needed - 2 * ctx.batch_size * spared
 
     examples = (
         Config(d_state=8, d_head=8, chunk_size=16),

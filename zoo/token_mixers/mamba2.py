@@ -32,6 +32,7 @@ from zoo.ops.ssd import (
     ssd,
     ssd_macs,
     ssd_macs_needed,
+    ssd_macs_spared,
     ssd_step,
     step_size_bias,
 )
@@ -74,7 +75,7 @@ class Mamba2(Mixer):
             return None
 
         def capabilities(self) -> Capabilities:
-            return Capabilities(causal="always", decode="constant", complexity="L")
+            return Capabilities(causal="always", decode="constant", complexity="L", period=self.chunk_size)
 
         def cost(self, ctx: CostContext) -> Cost:
             D, N, H = ctx.d_model, self.d_state, self.n_heads(ctx.d_model)
@@ -113,6 +114,13 @@ class Mamba2(Mixer):
                 workspace_bytes=wide * ctx.batch_size * intermediate,
                 state_bytes=wide * I * N + d_conv_in * (self.d_conv - 1) * ctx.item_bytes,
             )
+
+        def backward_flops(self, ctx: CostContext, forward: Cost) -> tuple[int, int]:
+            spared = ssd_macs_spared(
+                ctx.seq_len, self.chunk_size, d_inner=self.expand * ctx.d_model, d_state=self.d_state
+            )
+            done, needed = super().backward_flops(ctx, forward)
+            return done - 2 * ctx.batch_size * spared, needed - 2 * ctx.batch_size * spared
 
     examples = (
         Config(d_state=8, d_head=8, chunk_size=16),

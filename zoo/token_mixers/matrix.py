@@ -138,6 +138,7 @@ class Matrix(Mixer):
                 needs_position=of_pairs and self.d_conv == 1,
                 works_once_per_batch=not self.data_dependent and self.structure in _TRANSFORMS_TABLES,
                 complexity=complexity,
+                period=self.chunk_size if complexity == "L" else 1,
             )
 
         def cost(self, ctx: CostContext) -> Cost:
@@ -171,6 +172,13 @@ class Matrix(Mixer):
                 + wide * work.elements,
                 workspace_bytes=wide * work.elements,
             )
+
+        def backward_flops(self, ctx: CostContext, forward: Cost) -> tuple[int, int]:
+            structure, _ = _STRUCTURES[self.structure]
+            at = (self.sizes(ctx.d_model, causal=ctx.causal), ctx.seq_len, ctx.batch_size)
+            (macs, needed, *_), (back, back_needed) = structure.work(*at), structure.backward_macs(*at)
+            done, least = super().backward_flops(ctx, forward)
+            return done + 2 * (back - 2 * macs), least + 2 * (back_needed - 2 * needed)
 
     examples = (
         Config(d_head=8, d_qk=2, chunk_size=16, max_len=40),

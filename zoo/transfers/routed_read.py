@@ -80,6 +80,13 @@ class RoutedRead(WithCentroids, CrossTransfer):
                 workspace_bytes=ctx.item_bytes * (inputs + inner + copies) + 8 * scores,
             )
 
+        def backward_flops(self, ctx: CostContext, forward: Cost) -> tuple[int, int]:
+            """No gradient passes through the router's scores."""
+            positions = ctx.batch_size * (ctx.seq_len + ctx.source_len)
+            spared = 2 * 2 * positions * self.n_clusters * min(ctx.d_model, ctx.d_source)
+            done, needed = super().backward_flops(ctx, forward)
+            return done - spared, needed - spared
+
     config: Config
     centroids: Tensor
     examples: ClassVar = (

@@ -122,6 +122,13 @@ class RoutingTransfer(WithCentroids, Transfer):
                 kv_bytes_per_token=2 * A * ctx.item_bytes + wide * R * C if ctx.causal else 0,
             )
 
+        def backward_flops(self, ctx: CostContext, forward: Cost) -> tuple[int, int]:
+            """No gradient passes through the router's scores."""
+            d_routed = self.routed_heads * self.head_width(ctx.d_model)
+            spared = 2 * 2 * ctx.batch_size * (ctx.seq_len + ctx.source_len) * d_routed * self.n_clusters
+            done, needed = super().backward_flops(ctx, forward)
+            return done - spared, needed - spared
+
     config: Config
     centroids: Tensor
     examples: ClassVar = (
