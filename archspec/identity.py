@@ -13,7 +13,8 @@ from typing import Any
 from archspec.changed import changed
 from archspec.components import Parallel
 from archspec.config import ComponentConfig
-from archspec.spec import Fit, FitBlock, Layer, Layers, Loop, ModelSpec, Pattern, Repeat, parse_schedule
+from archspec.schedule import parse_schedule
+from archspec.spec import Fit, FitBlock, Layer, Layers, Loop, ModelSpec, Pattern, Repeat
 
 
 def spec_hash(spec: ModelSpec) -> str:
@@ -24,9 +25,11 @@ def spec_hash(spec: ModelSpec) -> str:
 
 def canonical(spec: ModelSpec) -> dict[str, Any]:
     """The spec as JSON: sub-layers written out one by one, fields that differ from their defaults only."""
+    condition = {} if spec.condition is None else {"condition": changed(spec.condition)}
     return {
         "archspec": spec.archspec,
         "input": changed(spec.input),
+        **condition,
         "causal": spec.causal,
         "d_model": spec.d_model,
         "stem": _component(spec.stem),
@@ -84,7 +87,22 @@ def _fit(fit: Fit, spec: ModelSpec) -> dict[str, Any]:
         "positions": fit.positions,
         "read": _component(fit.read),
         "write": _component(fit.write),
+        **_later_fields(fit),
     }
+
+
+def _later_fields(fit: Fit) -> dict[str, Any]:
+    """What later versions of the language added, where it is used: older specs keep their hash."""
+    found: dict[str, Any] = {}
+    if fit.latent_positions != "learned":
+        found["latent_positions"] = fit.latent_positions
+    if fit.exchange_mixer.kind != "none":
+        found["exchange_mixer"] = _component(fit.exchange_mixer)
+    if fit.condition_read is not None:
+        found["condition_read"] = _component(fit.condition_read)
+    if fit.self_conditioning:
+        found["self_conditioning"] = True
+    return found
 
 
 def _mixer(mixer: ComponentConfig | Parallel) -> dict[str, Any]:

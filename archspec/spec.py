@@ -7,7 +7,6 @@ it; the compiler's ``expand`` unrolls them.
 from __future__ import annotations
 
 import html
-import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
@@ -31,9 +30,11 @@ from archspec.components import (
     TransferSlot,
     spec_problem,
 )
+from archspec.condition import Condition
 from archspec.errors import Problem, shown
 from archspec.inputs import Input, Width
 from archspec.nodes import Path, path_text
+from archspec.schedule import parse_schedule
 
 if TYPE_CHECKING:
     from archspec.source import Source
@@ -128,13 +129,25 @@ class Fit(Closed):
     )
     local: Layer = Field(description="a layer on the tokens inside each group")
     global_: Layer = Field(alias="global", description="a layer on the latents of all groups")
-    positions: Literal["none", "learned"] = Field(
-        "none", description="learned: one vector per position inside a group, shared by the groups"
+    positions: Literal["none", "learned", "sin_cos", "sin_cos_2d"] = Field(
+        "none", description="of tokens inside a group, shared by the groups; 2d: groups are square pieces"
+    )
+    latent_positions: Literal["learned", "sin_cos"] = Field(
+        "learned", description="initial values of the latents: learned, or codes of group and place"
     )
     read: TransferSlot = Field(
         "read", validate_default=True, description="latents attend to their group's tokens"
     )
     write: TransferSlot = Field("write", validate_default=True, description="tokens attend to latents")
+    exchange_mixer: ChannelMixerSlot = Field(
+        "none", validate_default=True, description="after each read (on latents) and write (on tokens)"
+    )
+    condition_read: TransferSlot | None = Field(
+        None, description="latents attend to the model's condition tokens before each run of global layers"
+    )
+    self_conditioning: bool = Field(
+        False, description="an earlier pass's latents are a further input, the last latents an output"
+    )
 
     @field_validator("schedule")
     @classmethod
@@ -142,18 +155,17 @@ class Fit(Closed):
         parse_schedule(value)
         return value
 
-
-def parse_schedule(schedule: str) -> tuple[tuple[int, int], ...]:
-    """``"(2)4(2)"`` -> ((2, 4), (2, 0)): local and global layers of each block; the last may lack globals."""
-    text = schedule.replace(" ", "")
-    if not re.fullmatch(r"(\(\d{1,6}\)\d{1,6})*\(\d{1,6}\)\d{0,6}", text):
-        raise spec_problem(f"schedule '{schedule}' is not of the form '(2)4(2)' or '(1)2(1)2'")
-    pairs = tuple((int(a), int(b or 0)) for a, b in re.findall(r"\((\d+)\)(\d*)", text))
-    if sum(n_local + n_global for n_local, n_global in pairs) > 1_000:
-        raise spec_problem(f"schedule '{schedule}' has more than 1,000 layers")
-    if any(n_global == 0 for _, n_global in pairs[:-1]):
-        raise spec_problem(f"schedule '{schedule}': only the last block may have no global layers")
-    return pairs
+    @model_validator(mode="after")
+    def _latents_are_used(self) -> Fit:
+        """A last block's global layers count where the next pass begins with their latents."""
+        *exchanges, (_, n_last) = parse_schedule(self.schedule)
+        if not exchanges and not (self.self_conditioning and n_last):
+            for field in ("condition_read", "self_conditioning"):
+                if getattr(self, field):
+                    raise spec_problem(
+                        f"'{field}' has no effect: schedule '{self.schedule}' writes no latents"
+                    )
+        return self
 
 
 class FitBlock(Closed):
@@ -232,6 +244,7 @@ class ModelSpec(Closed):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}$")] = "model"
     description: Annotated[str, Field(max_length=2_000)] = ""
     input: Input
+    condition: Condition | None = Field(None, description="further inputs, for denoisers")
     causal: bool = Field(
         description="a promise: output t depends on inputs up to t only; the compiler tests it"
     )

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from archspec.components import Parallel
 from archspec.config import ComponentConfig
-from archspec.spec import FitBlock, Layer, Layers, Loop, ModelSpec, Pattern, Repeat, parse_schedule
+from archspec.schedule import parse_schedule
+from archspec.spec import FitBlock, Layer, Layers, Loop, ModelSpec, Pattern, Repeat
 
 
 def layer_pairs(spec: ModelSpec) -> tuple[tuple[str, str], ...]:

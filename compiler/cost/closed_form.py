@@ -170,6 +170,13 @@ class CostPlan:
 
 def _extent(graph: Graph, op: Op, sources: list[Extent], seq_len: int | None) -> Extent:
     match op.kind:
+        case "condition" | "time" | "condition_tokens":
+            assert op.stream is not None
+            return Extent(op.stream.length)
+        case "earlier_latents":
+            n_tokens = spec_of(graph).input.seq_len if seq_len is None else seq_len
+            n_positions = stem_length(graph, graph.nodes["stem"]["op"], n_tokens)
+            return Extent(-(-n_positions // op.number("length")) * op.number("n_latents"))
         case "input" | "mask":
             return Extent(spec_of(graph).input.seq_len if seq_len is None else seq_len)
         case "stem":

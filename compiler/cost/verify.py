@@ -20,7 +20,7 @@ from compiler.cost.closed_form import Asked, CostPlan, Extent, stem_length, tota
 from compiler.cost.fvcore_check import Counted, count_both, count_parameters
 from compiler.graph import Graph, Op, inputs_of, ops, spec_of
 from compiler.passes.lower import component_of, lower
-from compiler.random_inputs import random_inputs
+from compiler.random_inputs import random_condition, random_inputs
 from zoo import Zoo
 from zoo.contract import Head, HeadConfig, Mixer, Stem
 
@@ -155,6 +155,10 @@ class _Component:
                 inputs = random_inputs(spec_of(self.graph).input, batch_size=_BATCH, seq_len=raw)
                 yield raw, (inputs,), _context(self.asked, stem_length(self.graph, op, raw))
             return
+        if op.kind == "condition_tokens":
+            further = random_condition(spec_of(self.graph), batch_size=_BATCH)
+            yield site.seq_len, tuple(further.values()), _context(self.asked, site.seq_len)
+            return
         if op.kind == "latents":
             for n_groups in {1, op.number("n_groups")}:
                 tokens = torch.randn(_BATCH, n_groups * op.number("length"), 1)
@@ -166,6 +170,8 @@ class _Component:
             if op.kind in ("read", "write"):
                 source = torch.randn(_BATCH, length + 2, self.asked.d_source)
                 yield length, (x, source), _context(self.asked, length, source_len=length + 2)
+            elif op.kind == "self_condition":
+                yield length, (x, torch.randn_like(x)), _context(self.asked, length)
             elif op.kind == "combine":
                 n_branches = len(inputs_of(self.graph, self.path))
                 yield length, (x,) * n_branches, _context(self.asked, length)
@@ -216,9 +222,10 @@ def _model_checks(graph: Graph, zoo: Zoo) -> Iterator[Check]:
     for length in _model_lengths(graph):
         cost = total(CostPlan(graph, length).costs(batch_size=_BATCH).values())
         inputs = random_inputs(spec_of(graph).input, batch_size=_BATCH, seq_len=length)
+        further = random_condition(spec_of(graph), batch_size=_BATCH)
         yield _compare(
-            module, (inputs,), cost, method="forward", path="", kind="model", n_nodes=1, phase="prefill",
-            length=length, params=params,
+            module, (inputs,), cost, kwargs=further, method="forward", path="", kind="model", n_nodes=1,
+            phase="prefill", length=length, params=params,
         )  # fmt: skip
 
 
@@ -234,9 +241,10 @@ def _compare(
     phase: str,
     length: int,
     params: int,
+    kwargs: dict[str, Any] | None = None,
 ) -> Check:
     assert cost.flops % 2 == 0, f"{kind}: {cost.flops} FLOPs are no multiply-adds"
-    counted, stock = count_both(module, args, method=method)
+    counted, stock = count_both(module, args, kwargs, method=method)
     differences = _differences(counted, stock) if stock else ("it fails",)
     return Check(
         path=path,

@@ -12,7 +12,9 @@ from archspec import Dtype, Phase, SpecError
 from compiler.device.info import resolve_device
 from compiler.device.latency import Latency, measure
 from compiler.model import CompiledModel
-from compiler.random_inputs import random_inputs
+from compiler.random_inputs import random_condition, random_inputs
+
+Further = dict[str, torch.Tensor]  # inputs of a conditioned model, by name
 
 
 def measure_model(
@@ -40,8 +42,10 @@ def measure_model(
         inputs = random_inputs(
             compiled.spec.input, batch_size=batch_size, seq_len=length, dtype=torch_dtype
         ).to(target)
+        further = random_condition(compiled.spec, batch_size=batch_size, dtype=torch_dtype)
+        further = {name: tensor.to(target) for name, tensor in further.items()}
         with torch.inference_mode(phase != "train"):
-            run = {"prefill": _prefill, "decode": _decode, "train": _train}[phase](own, inputs)
+            run = {"prefill": _prefill, "decode": _decode, "train": _train}[phase](own, inputs, further)
             return measure(
                 run, device=target, min_runs=min_runs, min_seconds=min_seconds, max_seconds=max_seconds
             )
@@ -52,12 +56,12 @@ def measure_model(
         ) from None
 
 
-def _prefill(model: CompiledModel, inputs: torch.Tensor) -> Callable[[], object]:
+def _prefill(model: CompiledModel, inputs: torch.Tensor, further: Further) -> Callable[[], object]:
     model.eval()
-    return lambda: model(inputs)
+    return lambda: model(inputs, **further)
 
 
-def _decode(model: CompiledModel, inputs: torch.Tensor) -> Callable[[], object]:
+def _decode(model: CompiledModel, inputs: torch.Tensor, further: Further) -> Callable[[], object]:
     """Always the same step: states are not changed in place."""
     decoder = model.eval().decoder()
     state = decoder.init_state(inputs.shape[0])
@@ -67,13 +71,13 @@ def _decode(model: CompiledModel, inputs: torch.Tensor) -> Callable[[], object]:
     return lambda: decoder.step(last, state)
 
 
-def _train(model: CompiledModel, inputs: torch.Tensor) -> Callable[[], object]:
+def _train(model: CompiledModel, inputs: torch.Tensor, further: Further) -> Callable[[], object]:
     """A step towards random classes, at a learning rate that moves nothing."""
     optimizer = torch.optim.AdamW(model.train().param_groups(lr=1e-12, weight_decay=0.0))
 
     def run() -> None:
         optimizer.zero_grad()
-        output = model.outputs(inputs)
+        output = model.outputs(inputs, **further)
         logits = output.logits.float().flatten(0, -2)
         targets = torch.arange(logits.shape[0], device=logits.device) % logits.shape[1]
         loss = F.cross_entropy(logits, targets)

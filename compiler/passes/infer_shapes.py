@@ -35,6 +35,12 @@ class _Inference:
         spec = self.spec
         if op.kind == "stem":
             return op.placed(site=Site(spec.d_model, self.stem_length(op), spec.causal))
+        if op.kind == "condition_tokens":
+            condition = spec.condition
+            assert condition is not None
+            return op.placed(site=Site(condition.width, condition.n_tokens, spec.causal))
+        if op.kind == "earlier_latents":
+            return self.with_group_length(op, self.streams["stem"])
         if op.kind == "latents":
             length = op.number("n_groups") * op.number("n_latents")
             op = self.with_group_length(op, streams[0])
@@ -56,6 +62,17 @@ class _Inference:
                 return Stream("input", spec.input.seq_len, getattr(spec.input, width) if width else 1)
             case "mask":
                 return Stream("mask", spec.input.seq_len, 1)
+            case "condition":
+                assert spec.condition is not None
+                return Stream("condition", spec.condition.seq_len, spec.condition.d_input or 0)
+            case "time":
+                return Stream("time", 1, 1)
+            case "condition_tokens":
+                assert op.site is not None
+                return Stream("condition", op.site.seq_len, op.site.d_model)
+            case "earlier_latents":
+                m = op.number("n_latents")
+                return Stream("latents", op.number("n_groups") * m, op.number("width"), block=m)
             case "stem":
                 assert op.site is not None
                 return Stream("tokens", op.site.seq_len, op.site.d_model)
@@ -72,7 +89,11 @@ class _Inference:
             return self.mask_view(op, x)
         if op.kind == "group":
             n = op.number("length")
-            return Stream(x.name, n, x.width, fold=-(-x.length // n))
+            fold = dict(op.attributes).get(
+                "n_groups", -(-x.length // n)
+            )  # as said, even where it divides not
+            assert isinstance(fold, int)
+            return Stream(x.name, n, x.width, fold=fold)
         if op.kind in ("add", "combine"):
             assert all(y == x for y in streams), f"{op.kind} joins {streams}"
         if op.kind in ("read", "write"):

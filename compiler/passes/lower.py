@@ -13,6 +13,7 @@ from compiler import streams
 from compiler.graph import Graph, Op, inputs_of, is_inside, maskless_mixers, ops, spec_of
 from zoo import Zoo
 from zoo.combine import Combine
+from zoo.condition import ConditionTokens, SelfCondition
 from zoo.contract import Component, Head, HeadConfig, Stem
 from zoo.fit import GroupPositions, Latents
 
@@ -20,9 +21,10 @@ from zoo.fit import GroupPositions, Latents
 def lower(graph: Graph, zoo: Zoo, *, seed: int) -> fx.GraphModule:
     """A model with ``forward(inputs, mask=None)``, freshly initialised; torch's random state is left alone.
 
-    It returns the logits; if mixers return a ``MixerOutput``, (logits, auxiliary losses, statistics), the
-    two tuples in the order of ``side_products``. A component's first weights depend on ``seed``, its path
-    and itself alone, not on what else the model has.
+    A conditioned model takes ``condition`` and ``time`` too, and one that conditions itself ``latents``. It
+    returns the logits; if mixers return a ``MixerOutput``, (logits, auxiliary losses, statistics), the two
+    tuples in the order of ``side_products``; the latents, if they are an input, last. A component's first
+    weights depend on ``seed``, its path and itself alone, not on what else the model has.
     """
     root = nn.Module()
     for path, op in module_ops(graph).items():
@@ -95,6 +97,12 @@ def component_of(op: Op, zoo: Zoo, graph: Graph) -> Component:
         case "group_positions":
             assert isinstance(config, GroupPositions.Config)
             return GroupPositions(config, site)
+        case "condition_tokens":
+            assert isinstance(config, ConditionTokens.Config)
+            return ConditionTokens(config, site)
+        case "self_condition":
+            assert isinstance(config, SelfCondition.Config)
+            return SelfCondition(config, site)
         case "token_mixer" | "channel_mixer":
             return zoo.component(op.kind, config)(config, site)
         case "stem" | "head":
@@ -124,8 +132,8 @@ class _Emitter:
         match op.kind:
             case "input":
                 return self.code.placeholder("inputs")
-            case "mask":
-                return self.code.placeholder("mask", default_value=None)
+            case "mask" | "condition" | "time" | "earlier_latents":
+                return self.code.placeholder(name, default_value=None)
             case "mask_view":
                 return self.mask_view(op, inputs)
             case "add":
@@ -138,14 +146,14 @@ class _Emitter:
             case "ungroup":
                 return self.call(_stream_name(op), streams.ungroup, *inputs)
             case "output":
-                return self.output(inputs[0])
+                return self.output(*inputs)
         assert op.module is not None, f"{name} ({op.kind}) has no module"
         masked = op.kind in ("stem", "token_mixer", "channel_mixer", "head") and len(inputs) > 1
         args, kwargs = (inputs[:1], {"mask": inputs[1]}) if masked else (inputs, {})
         if op.kind in ("read", "write"):
             args, kwargs = inputs[:2], {"mask": inputs[2]} if len(inputs) > 2 else {}
         value_name = {"norm": "h", "head": "logits"}.get(op.kind) or (
-            _stream_name(op) if op.kind in ("stem", "latents", "group_positions") else "y"
+            _stream_name(op) if op.kind in _STREAM_MAKERS else "y"
         )
         if not has_side_products(op):
             return self.create("call_module", op.module, args, kwargs, value_name)
@@ -173,12 +181,12 @@ class _Emitter:
                 n, m = op.number("length"), op.number("n_latents")
                 return self.call("z_mask", streams.latent_mask, mask, n, m)
 
-    def output(self, logits: fx.Node) -> fx.Node:
-        if not self.mixed:
+    def output(self, logits: fx.Node, *latents: fx.Node) -> fx.Node:
+        if not self.mixed and not latents:
             return self.code.output(logits)
         losses = tuple(self.call("aux_loss", getattr, mixed, "aux_loss") for mixed in self.mixed)
         statistics = tuple(self.call("statistics", getattr, mixed, "statistics") for mixed in self.mixed)
-        return self.code.output((logits, losses, statistics))
+        return self.code.output((logits, losses, statistics, *latents))
 
     def call(self, name: str, function: Callable[..., object], *args: fx.Node | int | str) -> fx.Node:
         return self.create("call_function", function, list(args), {}, name)
@@ -194,8 +202,11 @@ class _Emitter:
         return self.code.create_node(kind, target, tuple(args), dict(kwargs), name=name)
 
 
+_STREAM_MAKERS = ("stem", "latents", "group_positions", "condition_tokens", "self_condition")
+
+
 def _stream_name(op: Op) -> str:
     assert op.stream is not None
-    if op.stream.name == "latents":
-        return "z"
+    if op.stream.name in ("latents", "condition"):
+        return {"latents": "z", "condition": "c"}[op.stream.name]
     return "g" if op.stream.fold > 1 else "x"

@@ -94,6 +94,8 @@ class TaskConfig(Closed):
     def misfit(self, spec: ModelSpec) -> str | None:
         """Why ``spec`` cannot be trained on this task (fields and values of both), or None if it can."""
         needs, task = self.needs(causal=spec.causal), f"task '{self.kind}'"
+        if spec.condition is not None:
+            return f"{task} gives no condition, but the spec has a 'condition'"
         if not isinstance(spec.input, TokenInput):
             return f"{task} feeds token ids, but input.kind is '{spec.input.kind}'"
         if self.causal_only and not spec.causal:
