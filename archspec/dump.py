@@ -44,6 +44,8 @@ def written(spec: ModelSpec) -> dict[str, Any]:
         if getattr(spec, key) != ModelSpec.model_fields[key].default:
             tree[key] = getattr(spec, key)
     tree["input"] = changed(spec.input)
+    if spec.condition is not None:
+        tree["condition"] = changed(spec.condition)
     tree |= {"causal": spec.causal, "d_model": spec.d_model}
     if spec.encoder is not None:
         tree["encoder"] = _encoder(spec.encoder)
@@ -111,9 +113,17 @@ def _fit(fit: Fit) -> dict[str, Any]:
     }
     if fit.positions != "none":
         tree["positions"] = fit.positions
+    if fit.latent_positions != "learned":
+        tree["latent_positions"] = fit.latent_positions
     for role, transfer in (("read", fit.read), ("write", fit.write)):
         if (slot := _slot(transfer)) != role:
             tree[role] = slot
+    if fit.exchange_mixer.kind != "none":
+        tree["exchange_mixer"] = _slot(fit.exchange_mixer)
+    if fit.condition_read is not None:
+        tree["condition_read"] = _slot(fit.condition_read)
+    if fit.self_conditioning:
+        tree["self_conditioning"] = True
     return tree
 
 

@@ -37,9 +37,11 @@ def spec_hash(spec: ModelSpec) -> str:
 
 def canonical(spec: ModelSpec) -> dict[str, Any]:
     """The spec as JSON: sub-layers written out one by one, fields that differ from their defaults only."""
+    condition = {} if spec.condition is None else {"condition": changed(spec.condition)}
     return {
         "archspec": spec.archspec,
         "input": changed(spec.input),
+        **condition,
         "causal": spec.causal,
         "d_model": spec.d_model,
         **({"encoder": _encoder(spec.encoder, spec)} if spec.encoder else {}),
@@ -120,7 +122,22 @@ def _fit(fit: Fit, spec: _Defaults) -> dict[str, Any]:
         "positions": fit.positions,
         "read": _component(fit.read),
         "write": _component(fit.write),
+        **_later_fields(fit),
     }
+
+
+def _later_fields(fit: Fit) -> dict[str, Any]:
+    """What later versions of the language added, where it is used: older specs keep their hash."""
+    found: dict[str, Any] = {}
+    if fit.latent_positions != "learned":
+        found["latent_positions"] = fit.latent_positions
+    if fit.exchange_mixer.kind != "none":
+        found["exchange_mixer"] = _component(fit.exchange_mixer)
+    if fit.condition_read is not None:
+        found["condition_read"] = _component(fit.condition_read)
+    if fit.self_conditioning:
+        found["self_conditioning"] = True
+    return found
 
 
 def _mixer(mixer: ComponentConfig | Parallel) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""FIT's schedule string: how many local and global layers its blocks have."""
+"""FIT's layer string: how many local and global layers each block of it has."""
 
 from __future__ import annotations
 

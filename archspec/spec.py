@@ -30,6 +30,7 @@ from archspec.components import (
     TransferSlot,
     spec_problem,
 )
+from archspec.condition import Condition
 from archspec.errors import Problem, shown
 from archspec.inputs import Input, Width
 from archspec.nodes import Path, path_text
@@ -132,19 +133,43 @@ class Fit(Closed):
     )
     local: Layer = Field(description="a layer on the tokens inside each group")
     global_: Layer = Field(alias="global", description="a layer on the latents of all groups")
-    positions: Literal["none", "learned"] = Field(
-        "none", description="learned: one vector per position inside a group, shared by the groups"
+    positions: Literal["none", "learned", "sin_cos", "sin_cos_2d"] = Field(
+        "none", description="of tokens inside a group, shared by the groups; 2d: groups are square pieces"
+    )
+    latent_positions: Literal["learned", "sin_cos"] = Field(
+        "learned", description="initial values of the latents: learned, or codes of group and place"
     )
     read: TransferSlot = Field(
         "read", validate_default=True, description="latents attend to their group's tokens"
     )
     write: TransferSlot = Field("write", validate_default=True, description="tokens attend to latents")
+    exchange_mixer: ChannelMixerSlot = Field(
+        "none", validate_default=True, description="after each read (on latents) and write (on tokens)"
+    )
+    condition_read: TransferSlot | None = Field(
+        None, description="latents attend to the model's condition tokens before each run of global layers"
+    )
+    self_conditioning: bool = Field(
+        False, description="an earlier pass's latents are a further input, the last latents an output"
+    )
 
     @field_validator("schedule")
     @classmethod
     def _parses(cls, value: str) -> str:
         parse_schedule(value)
         return value
+
+    @model_validator(mode="after")
+    def _latents_are_used(self) -> Fit:
+        """A last block's global layers count where the next pass begins with their latents."""
+        *exchanges, (_, n_last) = parse_schedule(self.schedule)
+        if not exchanges and not (self.self_conditioning and n_last):
+            for field in ("condition_read", "self_conditioning"):
+                if getattr(self, field):
+                    raise spec_problem(
+                        f"'{field}' has no effect: schedule '{self.schedule}' writes no latents"
+                    )
+        return self
 
 
 class FitBlock(Closed):
@@ -245,6 +270,7 @@ class ModelSpec(Closed):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}$")] = "model"
     description: Annotated[str, Field(max_length=2_000)] = ""
     input: Input
+    condition: Condition | None = Field(None, description="further inputs, for denoisers")
     causal: bool = Field(
         description="a promise: output t depends on inputs up to t only; the compiler tests it (an encoder "
         "reads both ways, and all of it may be read)"

@@ -15,7 +15,9 @@ from archspec.spec import ModelSpec
 OpKind = Literal[
     "input", "mask", "mask_view", "stem", "norm", "token_mixer", "channel_mixer", "add", "combine", "head",
     "output", "group", "ungroup", "latents", "group_positions", "read", "write", "shift", "cross",
+    "condition", "time", "earlier_latents", "condition_tokens", "self_condition",
 ]  # fmt: skip
+SOURCES: tuple[OpKind, ...] = ("input", "mask", "condition", "time", "earlier_latents")  # the model's inputs
 Graph: TypeAlias = "nx.MultiDiGraph[str]"
 
 
@@ -47,8 +49,9 @@ class Op:
 
     Slots: a mixer, stem or head reads its stream and, if it looks at masks, a mask; ``add`` and ``combine``
     read the streams they join; ``ungroup`` and ``latents`` read their stream and the ungrouped one whose
-    shape they follow; ``read``, ``write`` and ``cross`` read queries, source and, if there is one, the
-    source's mask.
+    shape they follow; ``read``, ``write`` and ``cross`` read queries, source and, if the source has one, its
+    mask; ``condition_tokens`` the vectors and the time, where the model has them; ``self_condition`` latents
+    and those of an earlier pass; ``output`` the head and, where a model conditions itself, the last latents.
     """
 
     kind: OpKind
@@ -205,7 +208,7 @@ def verify(graph: Graph, after: str) -> None:
     for name, op in ops(graph):
         found = sorted(slots[name])
         assert found == [*range(len(found))], f"after {after}: {name} has slots {found}"
-        is_source = op.kind in ("input", "mask")
+        is_source = op.kind in SOURCES
         assert is_source != bool(found), f"after {after}: {name} ({op.kind}) has {len(found)} inputs"
         n_outputs += op.kind == "output"
         is_read = name in useful or op.kind == "output"  # then, as there are no cycles, so is the output

@@ -22,11 +22,15 @@ from zoo.contract import Component, Mixer, ParamHint, Transfer
 
 
 class ModelOutput(NamedTuple):
-    """Logits, the sum of auxiliary losses if mixers have any, and statistics by the nodes' names."""
+    """Logits, the sum of auxiliary losses if mixers have any, and statistics by the nodes' names.
+
+    ``latents`` (B, t m, D) are those of a model that conditions itself, an input of its next pass.
+    """
 
     logits: Tensor
     aux_loss: Tensor | None
     statistics: dict[str, Tensor]
+    latents: Tensor | None = None
 
 
 class CompiledModel:
@@ -42,25 +46,36 @@ class CompiledModel:
         self.seed = seed
 
     def __call__(
-        self, *inputs: Tensor | None, mask: Tensor | None = None, source_mask: Tensor | None = None
+        self,
+        *inputs: Tensor | None,
+        mask: Tensor | None = None,
+        source_mask: Tensor | None = None,
+        **further: Tensor,
     ) -> Tensor:
         """The logits of ``model(inputs, mask)``; with an encoder, of ``model(source, target)``.
 
-        Inputs are ids (B, L), features or images. A mask (B, L) is True at real tokens.
+        Inputs are ids (B, L), features or images. A mask (B, L) is True at real tokens. ``further`` are the
+        other inputs that the model has, by name: ``condition`` (B, S, C) and ``time`` (B,) of a conditioned
+        one, ``latents`` (B, t m, D) of an earlier pass where it conditions itself.
         """
-        return self.outputs(*inputs, mask=mask, source_mask=source_mask).logits
+        return self.outputs(*inputs, mask=mask, source_mask=source_mask, **further).logits
 
     def outputs(
-        self, *inputs: Tensor | None, mask: Tensor | None = None, source_mask: Tensor | None = None
+        self,
+        *inputs: Tensor | None,
+        mask: Tensor | None = None,
+        source_mask: Tensor | None = None,
+        **further: Tensor,
     ) -> ModelOutput:
         """The logits, and what training needs beside them."""
-        y = self.module(*self._arguments(inputs, mask, source_mask))
+        y = self.module(*self._arguments(inputs, mask, source_mask), **further)
         names = side_products(self.graph)
-        if not names:
+        if isinstance(y, Tensor):
             return ModelOutput(y, None, {})
-        logits, losses, statistics = y
-        aux_loss = torch.stack(losses).sum()
-        return ModelOutput(logits, aux_loss, dict(zip(names, statistics, strict=True)))
+        logits, losses, statistics, *latents = y
+        aux_loss = torch.stack(losses).sum() if names else None
+        found = dict(zip(names, statistics, strict=True))
+        return ModelOutput(logits, aux_loss, found, latents[0] if latents else None)
 
     def apply_statistics(self, statistics: Mapping[str, Tensor]) -> None:
         """Update the buffers of the components that gave ``statistics``; once, after the optimizer step."""

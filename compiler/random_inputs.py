@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from archspec import Input
+from archspec import Input, ModelSpec
 from archspec.inputs import FeatureInput, TokenInput
 
 
@@ -21,3 +21,17 @@ def random_inputs(
     else:
         shape = (batch_size, input.n_channels, input.height, input.width)
     return torch.randn(shape, generator=generator).to(dtype)
+
+
+def random_condition(
+    spec: ModelSpec, *, batch_size: int, dtype: torch.dtype = torch.float32, seed: int = 0
+) -> dict[str, Tensor]:
+    """The further inputs that a conditioned model cannot do without, by name; on the CPU."""
+    condition, found = spec.condition, {}
+    generator = torch.Generator().manual_seed(1 + seed)
+    if condition is not None and condition.d_input is not None:
+        shape = (batch_size, condition.seq_len, condition.d_input)
+        found["condition"] = torch.randn(shape, generator=generator).to(dtype)
+    if condition is not None and condition.time:
+        found["time"] = torch.rand(batch_size, generator=generator).to(dtype)
+    return found

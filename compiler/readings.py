@@ -154,7 +154,7 @@ class Step(Reading):
     def latents(self, node: Node, latents: Latents, x: Tensor) -> Tensor | None:
         latents.check_length(self.n_seen + 1)
         group = self.n_seen // node.clock.length
-        return latents.of_groups(group, group + 1, batch_size=x.shape[0]) if self.runs(node.clock) else None
+        return latents.of_groups(group, group + 1, like=x) if self.runs(node.clock) else None
 
     def positions(self, node: Node, positions: GroupPositions, x: Tensor) -> Tensor:
         return positions.step(x, self.n_seen % node.clock.length)
@@ -203,7 +203,7 @@ class Prefill(Reading):
     def latents(self, node: Node, latents: Latents, x: Tensor) -> Tensor | None:
         latents.check_length(self.length)
         n_complete = self.length // node.clock.length
-        return latents.of_groups(0, n_complete, batch_size=x.shape[0]) if n_complete else None
+        return latents.of_groups(0, n_complete, like=x) if n_complete else None
 
     def positions(self, node: Node, positions: GroupPositions, x: Tensor) -> Tensor:
         y: Tensor = positions(x)

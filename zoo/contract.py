@@ -63,6 +63,16 @@ class StemConfig(ComponentConfig):
         """Whether the stream begins with a position of its own that stands for the whole sequence."""
         return False
 
+    @property
+    def tile_side(self) -> int | None:
+        """Where the stream goes through an image by square pieces, how many positions a side each has."""
+        return None
+
+    @property
+    def patch_size(self) -> int:
+        """Side of the image's squares, or number of vectors, that one position is made of."""
+        return 1
+
     @abstractmethod
     def out_length(self, input: Input) -> int:
         """Length of the stream made of an input of full length."""

@@ -185,6 +185,13 @@ class CostPlan:
 
 def _extent(graph: Graph, op: Op, sources: list[Extent], seq_len: int | None) -> Extent:
     match op.kind:
+        case "condition" | "time" | "condition_tokens":
+            assert op.stream is not None
+            return Extent(op.stream.length)
+        case "earlier_latents":
+            n_tokens = input_of(graph, op).seq_len if seq_len is None else seq_len
+            n_positions = stem_length(graph, graph.nodes["stem"]["op"], n_tokens)
+            return Extent(-(-n_positions // op.number("length")) * op.number("n_latents"))
         case "input" | "mask":
             return Extent(input_of(graph, op).seq_len if seq_len is None else seq_len)
         case "stem":

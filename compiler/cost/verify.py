@@ -21,7 +21,7 @@ from compiler.cost.fvcore_check import Counted, count_both, count_parameters
 from compiler.cost.legal_lengths import LENGTHS, MOST_FLOPS, model_lengths, raw_lengths, source_length
 from compiler.graph import Graph, Op, input_of, inputs_of, spec_of
 from compiler.passes.lower import component_of, lower
-from compiler.random_inputs import random_inputs
+from compiler.random_inputs import random_condition, random_inputs
 from zoo import Zoo
 from zoo.contract import Head, HeadConfig, Mixer, Stem, Transfer
 
@@ -157,6 +157,10 @@ class _Component:
                 inputs = random_inputs(input_of(self.graph, op), batch_size=_BATCH, seq_len=raw)
                 yield raw, (inputs,), _context(self.asked, stem_length(self.graph, op, raw))
             return
+        if op.kind == "condition_tokens":
+            further = random_condition(spec_of(self.graph), batch_size=_BATCH)
+            yield site.seq_len, tuple(further.values()), _context(self.asked, site.seq_len)
+            return
         if op.kind == "latents":
             for n_groups in {1, op.number("n_groups")}:
                 tokens = torch.randn(_BATCH, n_groups * op.number("length"), 1)
@@ -168,6 +172,8 @@ class _Component:
             if op.kind in ("read", "write", "cross"):
                 source = torch.randn(_BATCH, length + 2, self.asked.d_source)
                 yield length, (x, source), _context(self.asked, length, source_len=length + 2)
+            elif op.kind == "self_condition":
+                yield length, (x, torch.randn_like(x)), _context(self.asked, length)
             elif op.kind == "combine":
                 n_branches = len(inputs_of(self.graph, self.path))
                 yield length, (x,) * n_branches, _context(self.asked, length)
@@ -232,9 +238,10 @@ def _model_checks(graph: Graph, zoo: Zoo) -> Iterator[Check]:
         asked = [] if encoder is None else [(encoder.input, source_len or 0)]
         asked.append((spec_of(graph).input, length))
         inputs = tuple(random_inputs(input, batch_size=_BATCH, seq_len=n) for input, n in asked)
+        further = random_condition(spec_of(graph), batch_size=_BATCH)
         yield _compare(
-            module, inputs, cost, method="forward", path="", kind="model", n_nodes=1, phase="prefill",
-            length=length, params=params,
+            module, inputs, cost, kwargs=further, method="forward", path="", kind="model", n_nodes=1,
+            phase="prefill", length=length, params=params,
         )  # fmt: skip
 
 
@@ -250,9 +257,10 @@ def _compare(
     phase: str,
     length: int,
     params: int,
+    kwargs: dict[str, Any] | None = None,
 ) -> Check:
     assert cost.flops % 2 == 0, f"{kind}: {cost.flops} FLOPs are no multiply-adds"
-    counted, stock = count_both(module, args, method=method)
+    counted, stock = count_both(module, args, kwargs, method=method)
     differences = _differences(counted, stock) if stock else ("it fails",)
     return Check(
         path=path,

@@ -18,7 +18,7 @@ from torch import Tensor
 from archspec import Dtype, Input, ModelSpec, Phase, SpecError, did_you_mean
 from compiler.device.timers import Run
 from compiler.model import CompiledModel, ModelOutput
-from compiler.random_inputs import random_inputs
+from compiler.random_inputs import random_condition, random_inputs
 
 Backend = Literal["eager", "compile", "graph"]
 _WARM_UPS = 3  # of a captured graph, on a stream beside the default one
@@ -58,9 +58,11 @@ def prepared(
         random_inputs(input, batch_size=shape.batch_size, seq_len=n, dtype=dtype).to(device)
         for input, n in _lengths(compiled.spec, shape)
     )
+    further = random_condition(compiled.spec, batch_size=shape.batch_size, dtype=dtype)
+    further = {name: tensor.to(device) for name, tensor in further.items()}
     with torch.inference_mode(shape.phase != "train"):
         make = {"prefill": _prefill, "decode": _decode, "train": _train}[shape.phase]
-        run = make(model, backend, *inputs)
+        run = make(model, backend, *inputs, **further)
         return _captured(run, device) if backend == "graph" else run
 
 
@@ -71,9 +73,9 @@ def _lengths(spec: ModelSpec, shape: Shape) -> Iterator[tuple[Input, int]]:
     yield spec.input, shape.seq_len
 
 
-def _prefill(model: CompiledModel, backend: Backend, *inputs: Tensor) -> Run:
+def _prefill(model: CompiledModel, backend: Backend, *inputs: Tensor, **further: Tensor) -> Run:
     forward = _forward(model.eval(), backend)
-    return lambda: forward(*inputs)
+    return lambda: forward(*inputs, **further)
 
 
 def _decode(model: CompiledModel, backend: Backend, *given: Tensor) -> Run:
@@ -88,7 +90,7 @@ def _decode(model: CompiledModel, backend: Backend, *given: Tensor) -> Run:
     return lambda: step(last, state)
 
 
-def _train(model: CompiledModel, backend: Backend, *inputs: Tensor) -> Run:
+def _train(model: CompiledModel, backend: Backend, *inputs: Tensor, **further: Tensor) -> Run:
     """A step towards random classes, at a learning rate that moves nothing."""
     groups = model.train().param_groups(lr=1e-12, weight_decay=0.0)
     optimizer = torch.optim.AdamW(groups, capturable=backend == "graph")
@@ -96,7 +98,7 @@ def _train(model: CompiledModel, backend: Backend, *inputs: Tensor) -> Run:
 
     def run() -> None:
         optimizer.zero_grad()
-        output = forward(*inputs)
+        output = forward(*inputs, **further)
         logits = output.logits.float().flatten(0, -2)
         targets = torch.arange(logits.shape[0], device=logits.device) % logits.shape[1]
         loss = F.cross_entropy(logits, targets)

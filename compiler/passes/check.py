@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
-from archspec import Problem, SpecError
+from archspec import ImageInput, ModelSpec, Problem, SpecError
 from compiler.graph import Graph, Op, is_inside, maskless_mixers, must_be_causal, ops, spec_of
 from zoo.contract import HeadConfig, StemConfig, TransferConfig
+from zoo.fit import GroupPositions
 
 
 def check(graph: Graph) -> Graph:
@@ -84,6 +86,8 @@ def _smells(graph: Graph, distinct: list[Op]) -> Iterator[Problem]:
                 (*op.origin, "n_groups"),
                 "with one group, the latents of a causal model have no later group to write to",
             )
+        if op.kind == "group_positions" and isinstance(op.config, GroupPositions.Config):
+            yield from _squares_apart(spec, op, op.config)
         if (
             op.kind == "group"
             and op.stream is not None
@@ -91,6 +95,19 @@ def _smells(graph: Graph, distinct: list[Op]) -> Iterator[Problem]:
             and not must_be_causal(graph, op.stream)
         ):
             yield from _maskless_inside(graph, op)
+
+
+def _squares_apart(spec: ModelSpec, op: Op, config: GroupPositions.Config) -> Iterator[Problem]:
+    """Codes of a square on a stem that goes through the image row by row."""
+    assert op.site is not None
+    assert isinstance(spec.stem, StemConfig)
+    side, found = math.isqrt(op.site.seq_len), spec.stem.tile_side
+    if config.positions == "sin_cos_2d" and isinstance(spec.input, ImageInput) and found != side:
+        yield spec.problem(
+            op.origin,
+            f"'positions' is 'sin_cos_2d', but a group is no square piece of {side} x {side} of the image",
+            f"say 'tile: {side}' in the stem",
+        )
 
 
 def _maskless_inside(graph: Graph, group: Op) -> Iterator[Problem]:

@@ -46,6 +46,12 @@ class _Inference:
         if op.kind == "stem":
             causal = must_be_causal(self.graph, streams[0])
             return op.placed(site=Site(self.width(op), self.stem_length(op), causal))
+        if op.kind == "condition_tokens":
+            condition = self.spec.condition
+            assert condition is not None
+            return op.placed(site=Site(condition.width, condition.n_tokens, self.spec.causal))
+        if op.kind == "earlier_latents":
+            return self.with_group_length(op, self.streams["stem"])
         if op.kind == "latents":
             length = op.number("n_groups") * op.number("n_latents")
             op = self.with_group_length(op, streams[0])
@@ -71,6 +77,17 @@ class _Inference:
                 return Stream("input", input.seq_len, width, of_encoder=op.of_encoder)
             case "mask":
                 return Stream("mask", input.seq_len, 1, of_encoder=op.of_encoder)
+            case "condition":
+                assert self.spec.condition is not None
+                return Stream("condition", self.spec.condition.seq_len, self.spec.condition.d_input or 0)
+            case "time":
+                return Stream("time", 1, 1)
+            case "condition_tokens":
+                assert op.site is not None
+                return Stream("condition", op.site.seq_len, op.site.d_model)
+            case "earlier_latents":
+                m = op.number("n_latents")
+                return Stream("latents", op.number("n_groups") * m, op.number("width"), block=m)
             case "stem":
                 assert op.site is not None
                 return Stream("tokens", op.site.seq_len, op.site.d_model, of_encoder=op.of_encoder)
@@ -91,7 +108,11 @@ class _Inference:
             return self.mask_view(op, x)
         if op.kind == "group":
             n = op.number("length")
-            return Stream(x.name, n, x.width, fold=-(-x.length // n), of_encoder=x.of_encoder)
+            fold = dict(op.attributes).get(
+                "n_groups", -(-x.length // n)
+            )  # as said, even where it divides not
+            assert isinstance(fold, int)
+            return Stream(x.name, n, x.width, fold=fold, of_encoder=x.of_encoder)
         if op.kind in ("add", "combine"):
             assert all(y == x for y in streams), f"{op.kind} joins {streams}"
         if op.kind in ("read", "write", "cross"):

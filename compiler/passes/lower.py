@@ -13,6 +13,7 @@ from compiler import streams
 from compiler.graph import Graph, Op, input_of, inputs_of, is_inside, maskless_mixers, must_be_causal, ops
 from zoo import Zoo
 from zoo.combine import Combine
+from zoo.condition import ConditionTokens, SelfCondition
 from zoo.contract import Component, Head, HeadConfig, Stem
 from zoo.fit import GroupPositions, Latents
 
@@ -20,11 +21,12 @@ from zoo.fit import GroupPositions, Latents
 def lower(graph: Graph, zoo: Zoo, *, seed: int) -> fx.GraphModule:
     """A model with ``forward(inputs, mask=None)``, freshly initialised; torch's random state is left alone.
 
-    With an encoder it is ``forward(source, inputs, source_mask=None, mask=None)``.
+    With an encoder it is ``forward(source, inputs, source_mask=None, mask=None)``. A conditioned model takes
+    ``condition`` and ``time`` too, and one that conditions itself ``latents``.
 
     It returns the logits; if mixers return a ``MixerOutput``, (logits, auxiliary losses, statistics), the
-    two tuples in the order of ``side_products``. A component's first weights depend on ``seed``, its path
-    and itself alone, not on what else the model has.
+    two tuples in the order of ``side_products``; the latents, if they are an input, last. A component's first
+    weights depend on ``seed``, its path and itself alone, not on what else the model has.
     """
     root = nn.Module()
     for path, op in module_ops(graph).items():
@@ -104,6 +106,12 @@ def component_of(op: Op, zoo: Zoo, graph: Graph) -> Component:
         case "group_positions":
             assert isinstance(config, GroupPositions.Config)
             return GroupPositions(config, site)
+        case "condition_tokens":
+            assert isinstance(config, ConditionTokens.Config)
+            return ConditionTokens(config, site)
+        case "self_condition":
+            assert isinstance(config, SelfCondition.Config)
+            return SelfCondition(config, site)
         case "token_mixer" | "channel_mixer":
             return zoo.component(op.kind, config)(config, site)
         case "stem" | "head":
@@ -148,7 +156,7 @@ class _Emitter:
         match op.kind:
             case "input":
                 return self.code.placeholder(name)
-            case "mask":
+            case "mask" | "condition" | "time" | "earlier_latents":
                 return self.code.placeholder(name, default_value=None)
             case "mask_view":
                 return self.mask_view(op, inputs)
@@ -162,14 +170,14 @@ class _Emitter:
             case "ungroup":
                 return self.call(_stream_name(op), streams.ungroup, *inputs)
             case "output":
-                return self.output(inputs[0])
+                return self.output(*inputs)
         assert op.module is not None, f"{name} ({op.kind}) has no module"
         masked = op.kind in ("stem", "token_mixer", "channel_mixer", "head") and len(inputs) > 1
         args, kwargs = (inputs[:1], {"mask": inputs[1]}) if masked else (inputs, {})
         if op.kind in ("read", "write", "cross"):
             args, kwargs = inputs[:2], {"mask": inputs[2]} if len(inputs) > 2 else {}
         value_name = {"norm": "h", "head": "logits"}.get(op.kind) or (
-            _stream_name(op) if op.kind in ("stem", "latents", "group_positions") else "y"
+            _stream_name(op) if op.kind in _STREAM_MAKERS else "y"
         )
         if not has_side_products(op):
             return self.create("call_module", op.module, args, kwargs, value_name)
@@ -200,10 +208,10 @@ class _Emitter:
                 n, m = op.number("length"), op.number("n_latents")
                 return self.call("z_mask", streams.latent_mask, mask, n, m)
 
-    def output(self, logits: fx.Node) -> fx.Node:
-        if not self.losses:
+    def output(self, logits: fx.Node, *latents: fx.Node) -> fx.Node:
+        if not self.losses and not latents:
             return self.code.output(logits)
-        return self.code.output((logits, tuple(self.losses), tuple(self.statistics)))
+        return self.code.output((logits, tuple(self.losses), tuple(self.statistics), *latents))
 
     def call(self, name: str, function: Callable[..., object], *args: fx.Node | int | str) -> fx.Node:
         return self.create("call_function", function, list(args), {}, name)
@@ -219,10 +227,13 @@ class _Emitter:
         return self.code.create_node(kind, target, tuple(args), dict(kwargs), name=name)
 
 
+_STREAM_MAKERS = ("stem", "latents", "group_positions", "condition_tokens", "self_condition")
+
+
 def _stream_name(op: Op) -> str:
     assert op.stream is not None
-    if op.stream.name == "latents":
-        return "z"
+    if op.stream.name in ("latents", "condition"):
+        return {"latents": "z", "condition": "c"}[op.stream.name]
     if op.stream.fold > 1:
         return "g"
     return "s" if op.stream.of_encoder else "x"

@@ -96,6 +96,8 @@ class TaskConfig(Closed):
         needs, task = self.needs(causal=spec.causal), f"task '{self.kind}'"
         if spec.encoder is not None:
             return f"{task} gives one sequence, but this model has an encoder, which wants a source beside it"
+        if spec.condition is not None:
+            return f"{task} gives no condition, but the spec has a 'condition'"
         if not isinstance(spec.input, TokenInput):
             return f"{task} feeds token ids, but input.kind is '{spec.input.kind}'"
         if self.causal_only and not spec.causal:

@@ -10,8 +10,11 @@ import torch.nn.functional as F
 from fit_cases import FIT, IDS, compiled
 from torch import Tensor, nn
 
+from archspec import SpecError
+from archspec.schedule import parse_schedule
 from archspec.spec import ModelSpec
-from compiler import CompiledModel, compile_spec
+from compiler import CompiledModel, compile_spec, streams
+from zoo.causality import causality_leak, token_ids
 
 SpecMaker = Callable[..., ModelSpec]
 N_GROUPS, N_POSITIONS, N_LATENTS = 4, 6, 2
@@ -91,7 +94,8 @@ def influence(model: CompiledModel) -> Tensor:
     return torch.stack(moved, dim=1)
 
 
-def test_one_exchange_reaches_every_later_position_and_no_earlier_one(make_spec: SpecMaker) -> None:
+def test_receptive_field_after_one_block(make_spec: SpecMaker) -> None:
+    """Every later position is reached, and no earlier one."""
     reached = influence(compiled(make_spec(FIT, 'layers[0].fit.schedule="(1)1(1)"')))
     groups = torch.arange(24) // N_POSITIONS
     within = (groups[:, None] == groups) & torch.ones(24, 24, dtype=torch.bool).tril()
@@ -99,17 +103,80 @@ def test_one_exchange_reaches_every_later_position_and_no_earlier_one(make_spec:
     assert torch.equal(reached, within | later_group)
 
 
+@pytest.mark.parametrize("length", [1, 2, 7, 12, 23])
+def test_ar_causality(make_spec: SpecMaker, length: int) -> None:
+    """By perturbation: no later token, whatever replaces it, moves an output."""
+    model = compiled(make_spec(FIT))
+    leak = causality_leak(model.module, token_ids(31), lengths=(length,), weights="own")
+    assert leak is None, leak
+
+
+def test_shift_back_identity(make_spec: SpecMaker) -> None:
+    """Latents are shifted for the write alone: those that go on are the ones before it, the last group's too."""
+    z = torch.randn(2, N_GROUPS * N_LATENTS, 12)
+    shifted = streams.shift(z, N_LATENTS)
+    assert torch.equal(shifted[:, N_LATENTS:], z[:, :-N_LATENTS])
+    model = compiled(make_spec(FIT))
+    last_layer = model.module.get_submodule("layers.0.blocks.0.global_layers.0")
+    next_read = model.module.get_submodule("layers.0.blocks.1.read")
+    seen: list[Tensor] = []
+    last_layer.channel_norm.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    next_read.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    model(IDS)
+    before, after = seen
+    before = before + last_layer.channel_mixer(last_layer.channel_norm(before))
+    torch.testing.assert_close(after.flatten(0, 1), before.flatten(0, 1))
+
+
+def test_zero_first_group(make_spec: SpecMaker) -> None:
+    """Its tokens are given zeros, so the biases of a write still reach them, and no latent does."""
+    model = compiled(make_spec(FIT, 'layers[0].fit.schedule="(0)1(0)"'))
+    fit, part = model.module.get_submodule("layers.0"), model.module.get_submodule
+    g = part("stem")(IDS[:, :N_POSITIONS]) + fit.positions.weight
+    write = part("layers.0.blocks.0.write")
+    given = write(g, torch.zeros(2, N_LATENTS, 12, dtype=torch.float64))
+    assert given.abs().amax() > 1e-3
+    wanted = part("head")(part("norm")(g + given))
+    torch.testing.assert_close(model(IDS)[:, :N_POSITIONS], wanted, rtol=0, atol=1e-12)
+    before = model(IDS)
+    with torch.no_grad():
+        fit.latents.weight.add_(torch.randn_like(fit.latents.weight))
+    moved = (model(IDS) - before).abs().amax((0, 2))
+    assert not moved[:N_POSITIONS].any()
+    assert (moved[N_POSITIONS:] > 1e-9).all()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "blocks"),
+    [
+        ("(2)4(2)", ((2, 4), (2, 0))),
+        ("(1)1(1)1", ((1, 1), (1, 1))),
+        ("(0)4(0)", ((0, 4), (0, 0))),
+        ("(3)", ((3, 0),)),
+        (" (1) 2 (1) ", ((1, 2), (1, 0))),
+    ],
+)
+def test_layer_string_parser(schedule: str, blocks: tuple[tuple[int, int], ...]) -> None:
+    assert parse_schedule(schedule) == blocks
+
+
+@pytest.mark.parametrize("schedule", ["(2)0(2)", "(2)(2)", "2(2)", "(2", "", "(1)2(1)x", "(-1)", "(1)2(999)"])
+def test_layer_string_parser_refuses(make_spec: SpecMaker, schedule: str) -> None:
+    with pytest.raises(SpecError, match="schedule"):
+        make_spec(FIT, f'layers[0].fit.schedule="{schedule}"')
+
+
 def test_bidirectional_exchange_reaches_everything(make_spec: SpecMaker) -> None:
     assert influence(compiled(make_spec(FIT, "causal=false"))).all()
 
 
-def test_local_layers_alone_keep_groups_apart(make_spec: SpecMaker) -> None:
+def test_groups_block_diagonal(make_spec: SpecMaker) -> None:
     reached = influence(compiled(make_spec(FIT, "causal=false", 'layers[0].fit.schedule="(2)"')))
     groups = torch.arange(24) // N_POSITIONS
     assert torch.equal(reached, groups[:, None] == groups)
 
 
-def test_one_group_of_local_layers_is_a_plain_transformer(make_spec: SpecMaker) -> None:
+def test_one_group_plain(make_spec: SpecMaker) -> None:
     override = ('layers[0].fit.schedule="(2)"', "layers[0].fit.n_groups=1", "layers[0].fit.positions=none")
     fit = compiled(make_spec(FIT, *override))
     plain = compile_spec(
@@ -137,7 +204,7 @@ def test_permuting_groups_with_their_latents_permutes_outputs(make_spec: SpecMak
     torch.testing.assert_close(after, before[:, order], rtol=0, atol=1e-10)
 
 
-def test_trailing_global_layers_leave_the_logits_alone(make_spec: SpecMaker) -> None:
+def test_trailing_global_noop(make_spec: SpecMaker) -> None:
     with_, without = (
         compile_spec(make_spec(FIT, f'layers[0].fit.schedule="{schedule}"'), gate=False)
         for schedule in ("(1)1(1)2", "(1)1(1)")
@@ -173,7 +240,7 @@ def test_any_mixer_stands_on_both_streams(make_spec: SpecMaker, mixer: str, leng
     torch.testing.assert_close(model(IDS, mask)[0, :length], model(IDS[:, :length])[0], rtol=0, atol=1e-10)
 
 
-def test_parameters_are_those_of_the_formula(make_spec: SpecMaker) -> None:
+def test_numel_formula(make_spec: SpecMaker) -> None:
     """Layers of 12 d^2 + 13 d with biases throughout; read, write of inner width a; positions, latents."""
     attention = "{kind: attention, qkv_bias: true, out_bias: true, n_heads: 2}"
     model = compile_spec(

@@ -71,6 +71,12 @@ OTHERS = {
     "one latent": FIT.replace("n_latents: 2", "n_latents: 1"),
     "groups of one": FIT.replace("n_groups: 4", "n_groups: 24"),
     "one group": FIT.replace("n_groups: 4", "n_groups: 1"),
+    "routed reads and writes": FIT
+    + "    read: {kind: routed_read, n_heads: 2, n_clusters: 3, cluster_window: 3}\n"
+    + "    write: {kind: routed_read, n_heads: 2, n_clusters: 2, cluster_window: 1}\n",
+    "routed reads alone": FIT + "    read: {kind: routed_read, n_heads: 2, n_clusters: 2, cluster_window: 2}\n",
+    "a mixer after exchanges": FIT + "    exchange_mixer: mlp\n",
+    "fixed positions": FIT.replace("learned", "sin_cos") + "    latent_positions: sin_cos\n",
 }  # fmt: skip
 
 

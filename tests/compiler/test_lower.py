@@ -207,7 +207,8 @@ def test_side_products_reach_the_trainer(make_spec: SpecMaker, tallying_zoo: Zoo
     layers = "- loop: 2\n  layers: [{token_mixer: tallying}]\n- {token_mixer: attention}"
     model = compile_spec(make_spec(layers, zoo=tallying_zoo), zoo=tallying_zoo)
     ids = torch.randint(31, (2, 9))
-    logits, aux_loss, statistics = model.outputs(ids)
+    logits, aux_loss, statistics, latents = model.outputs(ids)
+    assert latents is None
     assert torch.equal(logits, model(ids))
     assert list(statistics) == ["layers.0.token_mixer", "layers.0.token_mixer@2"]
     assert aux_loss is not None
@@ -224,7 +225,7 @@ def test_side_products_reach_the_trainer(make_spec: SpecMaker, tallying_zoo: Zoo
 
 def test_a_model_without_side_products_has_none(make_spec: SpecMaker) -> None:
     model = compile_spec(make_spec("- {channel_mixer: mlp}"), gate=False)
-    assert model.outputs(torch.randint(31, (2, 9)))[1:] == (None, {})
+    assert model.outputs(torch.randint(31, (2, 9)))[1:] == (None, {}, None)
 
 
 def test_parameter_groups_hold_each_parameter_once_with_its_hints(

@@ -73,10 +73,11 @@ def test_a_cls_token_lengthens_the_stream(make_spec: SpecMaker) -> None:
 
 
 def test_groups_must_divide_the_length(make_spec: SpecMaker) -> None:
-    (problem,) = problems_of(make_spec(FIT, "layers[0].fit.n_groups=5"))
-    assert problem.path == "layers[0].fit.n_groups"
-    assert "n_groups 5 does not divide the 24 positions" in problem.message
-    assert problem.hint == "try 4"
+    for n_groups, nearest in ((5, 4), (7, 6)):  # groups of 5, which are five; groups of 4, which are six
+        (problem,) = problems_of(make_spec(FIT, f"layers[0].fit.n_groups={n_groups}"))
+        assert problem.path == "layers[0].fit.n_groups"
+        assert f"n_groups {n_groups} does not divide the 24 positions" in problem.message
+        assert problem.hint == f"try {nearest}"
 
 
 def test_everything_wrong_is_told_at_once_with_its_place(make_spec: SpecMaker) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from papers_combiner import COMBINER
+from papers_fit import FIT
 from papers_routing import ROUTING
 
 import compiler
@@ -83,29 +84,6 @@ def mamba2(*, n_layers: int, d: int, N: int, V: int) -> int:
     return n_layers * layer + V * d + d
 
 
-def fit_layers(*, n_local: int, n_global: int, n_exchanges: int, dx: int, dl: int) -> int:
-    """Layers of both streams and the exchanges between them, whose inner width is that of the narrower stream."""
-    a = min(dx, dl)
-    read = 2 * dl * a + 2 * dx * a + 3 * a + dl + 2 * dl + 2 * dx
-    write = 2 * dx * a + 2 * dl * a + 3 * a + dx + 2 * dx + 2 * dl
-    local, globe = 12 * dx**2 + 13 * dx, 12 * dl**2 + 13 * dl
-    return n_local * local + n_global * globe + n_exchanges * (read + write)
-
-
-def fit_encoder() -> int:
-    """Stem with a norm, positions of a group, latents, and the classifier that is ours."""
-    dx, dl, c, n, n_latents, n_classes = 512, 768, 48, 64, 16 * 16, 1000
-    streams = c * dx + 3 * dx + n * dx + n_latents * dl + 2 * dx
-    head = n_classes * dx + n_classes
-    return streams + head + fit_layers(n_local=4, n_global=4, n_exchanges=1, dx=dx, dl=dl)
-
-
-def fit_decoder() -> int:
-    dx, dl, V, n, n_latents = 512, 768, 16384, 64, 32 * 8
-    streams = V * dx + V + n * dx + n_latents * dl + 2 * dx
-    return streams + fit_layers(n_local=6, n_global=6, n_exchanges=2, dx=dx, dl=dl)
-
-
 def poolformer() -> int:
     """MLPs and two norms per layer: pooling has no parameters."""
     d, patch = 256, 4 * 12
@@ -143,8 +121,7 @@ EXACT = {
         70_741_488, matrix_bert(d_head=128, supplied=2 * 16, steps=2, own=2 * 12, diagonal=True),
     ),
     "mamba2_130m": (128_989_632, mamba2(n_layers=24, d=768, N=128, V=50288)),
-    "fit_encoder": (44_361_448, fit_encoder()),
-    "fit_ar_decoder": (75_338_752, fit_decoder()),
+    **FIT,
     "poolformer_1d": (6_334_730, poolformer()),
     **COMBINER,
     **ROUTING,

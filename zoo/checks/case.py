@@ -225,9 +225,16 @@ def cases(role: Role, cls: type[Component], *, d_model: int) -> Iterator[Case]:
         sites = [causal for causal in (True, False) if _fits(config, d_model, causal)]
         switches = config.capabilities().causal == "switch" or (issubclass(cls, Mixer) and number == 0)
         for causal in sites if switches else sites[:1]:
-            for input in _INPUTS if isinstance(config, StemConfig) else _INPUTS[:1]:
-                if not isinstance(config, StemConfig) or config.input_misfit(input) is None:
-                    yield Case(role, cls, config, number, d_model, causal, input)
+            for input in _fitting_inputs(config):
+                yield Case(role, cls, config, number, d_model, causal, input)
+
+
+def _fitting_inputs(config: ComponentConfig) -> tuple[Input, ...]:
+    """A stem is tried on every kind of input that it takes, a head on the first; to others it is one."""
+    if not isinstance(config, (StemConfig, HeadConfig)):
+        return _INPUTS[:1]
+    fitting = tuple(input for input in _INPUTS if config.input_misfit(input) is None)
+    return fitting if isinstance(config, StemConfig) else fitting[:1]
 
 
 def _fits(config: ComponentConfig, d_model: int, causal: bool) -> bool:

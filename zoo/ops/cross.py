@@ -82,7 +82,8 @@ class CrossTransfer(Transfer):
 
     def _heads(self, x: Tensor) -> Tensor:
         """(B, L, A) -> (B, H, L, K)."""
-        return x.view(*x.shape[:2], self.config.n_heads, -1).transpose(1, 2)
+        H = self.config.n_heads
+        return x.view(*x.shape[:2], H, x.shape[2] // H).transpose(1, 2)
 
 
 class SoftmaxTransfer(CrossTransfer):

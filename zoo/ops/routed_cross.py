@@ -66,7 +66,7 @@ def routed_cross_attention(
 
 def query_blocks(n_queries: int, n_clusters: int) -> tuple[int, int]:
     """Blocks, enough however the queries fall, and places in one: an average cluster fills a block."""
-    size = -(-n_queries // n_clusters)
+    size = max(1, -(-n_queries // n_clusters))
     return (n_queries + min(n_queries, n_clusters) * (size - 1)) // size, size
 
 

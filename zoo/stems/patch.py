@@ -5,13 +5,15 @@
 An image (B, C, H, W) gives its ``size`` x ``size`` squares row by row; features (B, L, C) give ceil(L /
 size) runs of ``size`` vectors, the last one filled with zeros, as are padded positions. A run is real where
 any of its vectors is. Output j sees its own patch alone, so causality counts in patches. A cls token is a
-learned vector put first.
+learned vector put first. With ``tile`` the squares go tile by tile, row by row inside each, so that a run of
+``tile``^2 of them is a square piece of the image, as a group of FIT may be.
 
 Shapes: B batch, P size, D d_model; N patches of P^2 C or P C values.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import ClassVar, Literal
 
@@ -23,6 +25,7 @@ from torch import Tensor, nn
 from archspec import Capabilities, Cost, CostContext, FeatureInput, ImageInput, Input, Site
 from zoo.contract import ParamHint, Stem, StemConfig
 from zoo.norms import InnerNorm, LayerNorm, RMSNorm, build_norm
+from zoo.ops.patches import patches_of
 from zoo.ops.positions import AbsolutePositions, Positions
 
 
@@ -32,6 +35,9 @@ class Patch(Stem):
         kind: Literal["patch"] = "patch"
         size: int = Field(16, ge=1, le=4096, description="side of an image patch, or vectors in a run")
         positions: Positions = Field("none", description="absolute positions; learned: one vector per patch")
+        tile: int | None = Field(
+            None, ge=1, le=4096, description="of an image: squares of so many patches a side go one by one"
+        )
         norm: InnerNorm | None = Field(None, description="normalises the projected patches")
         bias: bool = Field(True, description="bias of the linear map")
         cls_token: bool = Field(False, description="prepend a learned position")
@@ -46,6 +52,14 @@ class Patch(Stem):
         @property
         def has_cls(self) -> bool:
             return self.cls_token
+
+        @property
+        def tile_side(self) -> int | None:
+            return self.tile
+
+        @property
+        def patch_size(self) -> int:
+            return self.size
 
         def patch_width(self, input: Input) -> int:
             """Values in one patch."""
@@ -63,6 +77,12 @@ class Patch(Stem):
             if isinstance(input, ImageInput) and (input.height % self.size or input.width % self.size):
                 sides = f"{input.height} x {input.width}"
                 return f"'size' ({self.size}) must divide the image's height and width ({sides})"
+            side = self.size * (self.tile or 1)
+            if isinstance(input, ImageInput) and (input.height % side or input.width % side):
+                sides = f"{input.height} x {input.width}"
+                return f"'tile' ({self.tile}) * 'size' ({self.size}) must divide the image's sides ({sides})"
+            if self.tile is not None and isinstance(input, FeatureInput):
+                return f"'tile' ({self.tile}) is for images, not for input of kind '{input.kind}'"
             if not isinstance(input, (ImageInput, FeatureInput)):
                 return f"stem 'patch' takes input of kind 'image' or 'features', not '{input.kind}'"
             return None
@@ -103,6 +123,7 @@ class Patch(Stem):
         Config(size=2),
         Config(size=4, norm=LayerNorm.Config(eps=1e-6), positions="learned", cls_token=True, init_std=1.0),
         Config(size=1, positions="sinusoidal", bias=False, norm=RMSNorm.Config()),
+        Config(size=2, tile=2, positions="learned"),
     )
 
     def __init__(self, config: Config, site: Site, input: Input):
@@ -122,7 +143,7 @@ class Patch(Stem):
             nn.init.zeros_(self.project.bias)
 
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
-        x = self.project(self._squares(inputs) if self._image else self._runs(inputs, mask))  # (B, N, D)
+        x = self.project(self._cut(inputs) if self._image else self._runs(inputs, mask))  # (B, N, D)
         if self.norm is not None:
             x = self.norm(x)
         if self.cls is not None:
@@ -133,7 +154,13 @@ class Patch(Stem):
         P = self.config.size
         if self._image:
             _, _, H, W = inputs.shape
-            corners = [(i, j) for i in range(0, H, P) for j in range(0, W, P)]
+            side = P * (self.config.tile or max(H, W))
+            corners = [
+                (i, j)
+                for top, left in itertools.product(range(0, H, side), range(0, W, side))
+                for i in range(top, min(top + side, H), P)
+                for j in range(left, min(left + side, W), P)
+            ]
             patches = [inputs[:, :, i : i + P, j : j + P].flatten(1) for i, j in corners]
         else:
             real = inputs if mask is None else torch.where(mask[..., None], inputs, 0.0)
@@ -160,12 +187,9 @@ class Patch(Stem):
             n: ParamHint(no_weight_decay=True) for n, _ in self.named_parameters() if n != "project.weight"
         }
 
-    def _squares(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, N, C P P), channels outermost inside a patch."""
-        P = self.config.size
-        B, C, H, W = images.shape
-        squares = images.view(B, C, H // P, P, W // P, P)
-        return squares.permute(0, 2, 4, 1, 3, 5).reshape(B, (H // P) * (W // P), C * P * P)
+    def _cut(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, N, C P P)."""
+        return patches_of(images, size=self.config.size, tile=self.config.tile)
 
     def _runs(self, features: Tensor, mask: Tensor | None) -> Tensor:
         """(B, L, C) -> (B, N, P C)."""

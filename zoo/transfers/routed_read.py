@@ -6,7 +6,8 @@ As ``read`` and ``write`` (FIT: Chen & Li 2023, arXiv:2305.12689), but a query s
 tokens of each head instead of all of them: those nearest to the centroid that is nearest to the query (see
 ``zoo/ops/routed_cross.py``; after Roy et al. 2021, arXiv:2003.05997). Centroids are buffers: a moving average
 of the source's keys, updated in ``apply_statistics``; queries have no part in it, since a transfer is not
-told which of them are padding.
+told which of them are padding. Which source tokens a query reads depends on the source and on that query
+alone, so a decoder that remembers the source's keys, values and scores gives what the whole pass gives.
 
 Shapes: B batch, M queries of width Dq, N source tokens of width Ds, H heads of width K = min(Dq, Ds) / H, C
 clusters.
@@ -22,7 +23,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from archspec import Capabilities, Cost, CostContext, Site
-from zoo.contract import MixerOutput
+from zoo.contract import MixerOutput, State
 from zoo.ops import routing_dense
 from zoo.ops.centroids import WithCentroids
 from zoo.ops.cross import CrossConfig, CrossTransfer
@@ -48,6 +49,7 @@ class RoutedRead(WithCentroids, CrossTransfer):
             return Capabilities(
                 causal="never",
                 cross=True,
+                decode="growing",
                 updates_buffers=not self.freeze_router,
                 aux_loss=True,
                 complexity="L^1.5",
@@ -56,7 +58,7 @@ class RoutedRead(WithCentroids, CrossTransfer):
         def cost(self, ctx: CostContext) -> Cost:
             Dq, Ds, C = ctx.d_model, ctx.d_source, self.n_clusters
             A = min(Dq, Ds)
-            n_queries, n_source = ctx.tokens, ctx.batch_size * ctx.source_len
+            n_queries, n_source = ctx.tokens, ctx.batch_size * (ctx.source_len - ctx.context_len)
             params = (2 * Dq * A + A + Dq) + 2 * (Ds * A + A) + 2 * Dq + 2 * Ds
             n, size = query_blocks(ctx.seq_len, C)
             w = min(self.cluster_window, ctx.source_len)
@@ -78,6 +80,8 @@ class RoutedRead(WithCentroids, CrossTransfer):
                 + ctx.item_bytes * (inner + copies)
                 + 4 * n_source * A,
                 workspace_bytes=ctx.item_bytes * (inputs + inner + copies) + 8 * scores,
+                kv_bytes_per_token=ctx.causal
+                * (2 * A * ctx.item_bytes + self.n_heads * C * max(4, ctx.item_bytes)),
             )
 
         def backward_flops(self, ctx: CostContext, forward: Cost) -> tuple[int, int]:
@@ -114,6 +118,21 @@ class RoutedRead(WithCentroids, CrossTransfer):
         cluster, C = nearest(scores, mask), self.config.n_clusters
         loss = self.config.commitment * commitment(seen, cluster, self.centroids)
         return MixerOutput(y, loss, cluster_statistics(seen, cluster, n_clusters=C))
+
+    def remember(self, source: Tensor) -> State:
+        """Keys and values (B, N, A), scores of the keys (B, N, H C)."""
+        source = self.source_norm(source)
+        k, v = self.k(source), self.v(source)
+        scores = router_scores(normalised(self._heads(k)), self.centroids)
+        return {"k": k, "v": v, "scores": scores.transpose(1, 2).flatten(2)}
+
+    def recall(self, queries: Tensor, state: State, *, first: int = 0) -> Tensor:
+        q = self._heads(self.q(self.query_norm(queries)))
+        own = nearest(router_scores(normalised(q), self.centroids))
+        k, v, scores = (self._heads(state[name]) for name in ("k", "v", "scores"))
+        window, mask = self.config.cluster_window, state.get("mask")
+        y = routed_cross_attention(q, k, v, own, scores, window=window, mask=mask)
+        return self.out(y.transpose(1, 2).flatten(2))
 
     def reference(self, queries: Tensor, source: Tensor, mask: Tensor | None = None) -> MixerOutput:
         source = self.source_norm.reference(source)
