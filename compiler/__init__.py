@@ -7,6 +7,7 @@ from compiler.load import load
 from compiler.model import CompiledModel, ModelOutput
 from compiler.passes.resolve import load_spec, resolve
 from compiler.profiling import Profile, profile
+from compiler.recompute import recomputing
 
 __all__ = [
     "PASSES",
@@ -24,5 +25,6 @@ __all__ = [
     "load",
     "load_spec",
     "profile",
+    "recomputing",
     "resolve",
 ]

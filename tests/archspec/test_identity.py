@@ -8,6 +8,7 @@ import pytest
 
 from archspec import ModelSpec
 from archspec.components import Components
+from archspec.dump import dump_spec
 from archspec.identity import canonical, spec_hash
 from archspec.source import parse_source
 from archspec.validate import validate
@@ -120,6 +121,38 @@ def test_fit_schedules_mean_their_numbers(components: Components) -> None:
     )
     assert hash_of("(1)2(1)") != hash_of("(1)2(2)")
     assert hash_of("(1)2(1)") != hash_of("(1)2(1)", ", read: {kind: read, n_heads: 2}")
+
+
+@pytest.mark.parametrize(
+    ("more", "is_same"),
+    [
+        ("exchange_mixer: none, self_conditioning: false, latent_positions: learned, positions: none", True),
+        ("exchange_mixer: mlp", False),
+        ("latent_positions: sin_cos", False),
+        ("self_conditioning: true", False),
+        ("condition_read: read", False),
+        ("condition_read: {kind: read, n_heads: 2}", False),
+    ],
+)
+def test_what_a_fit_block_may_have_more(more: str, is_same: bool, components: Components) -> None:
+    """And it is written out again as it was."""
+    plain = (
+        "{n_groups: 2, n_latents: 2, d_latent: 8, schedule: '(1)2(1)', "
+        "local: {token_mixer: attention}, global: {token_mixer: attention}"
+    )
+    one = spec(f"[{{fit: {plain}}}}}]", components)
+    other = spec(f"[{{fit: {plain}, {more}}}}}]", components)
+    assert (spec_hash(one) == spec_hash(other)) is is_same
+    assert "exchange_mixer" not in canonical(one)["layers"][0]["fit"]
+    again = validate(ModelSpec, parse_source(dump_spec(other)), components)
+    assert again == other
+
+
+def test_a_condition_is_part_of_the_architecture(components: Components) -> None:
+    text = "condition: {seq_len: 3, d_input: 16, time: true}\n"
+    one, other = spec(f"[{M}]", components), spec(f"[{M}]", components, HEAD + text)
+    assert spec_hash(one) != spec_hash(other)
+    assert validate(ModelSpec, parse_source(dump_spec(other)), components) == other
 
 
 def test_a_new_version_of_a_component_is_another_architecture(

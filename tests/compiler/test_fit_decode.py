@@ -10,11 +10,13 @@ from fit_cases import FIT, IDS, compiled
 from torch import nn
 
 import compiler
-from archspec.spec import ModelSpec
+from archspec import MixerConfig, Site
+from archspec.spec import FitBlock, ModelSpec
 from compiler import CompiledModel, compile_spec
 from compiler.cost.closed_form import model_cost, total
 from compiler.cost.fvcore_check import count_macs
 from compiler.decode import DecodeState
+from zoo import load_zoo
 
 SpecMaker = Callable[..., ModelSpec]
 N_POSITIONS = 6  # of a group, of which there are four
@@ -84,6 +86,41 @@ OTHERS = {
 @pytest.mark.parametrize("n_prefilled", [0, 1, 13])
 def test_blocks_of_every_form_decode(make_spec: SpecMaker, case: str, n_prefilled: int) -> None:
     expect_steps_equal_the_forward_pass(compiled(make_spec(OTHERS[case])), n_prefilled)
+
+
+def decoding_examples() -> list[tuple[str, MixerConfig]]:
+    """Every example of the zoo's token mixers that decodes and can stand on both streams."""
+    sites = Site(32, N_POSITIONS, causal=True), Site(32, 8, causal=True, block=2)
+    found = []
+    for kind, cls in sorted(load_zoo().classes["token_mixer"].items()):
+        for number, config in enumerate(cls.examples):
+            can = config.capabilities()
+            fits = all(config.misfit(site) is None for site in sites)
+            if can.decode != "none" and can.causal != "never" and fits and isinstance(config, MixerConfig):
+                found.append((f"{kind}-{number}", config))
+    return found
+
+
+EXAMPLES = dict(decoding_examples())
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_mixer_of_the_zoo_that_decodes_does_so_on_both_streams(make_spec: SpecMaker, name: str) -> None:
+    spec = make_spec(FIT, "d_model=32", "layers[0].fit.d_latent=32")
+    (entry,) = spec.layers
+    assert isinstance(entry, FitBlock)
+    mixed = {
+        stream: layer.model_copy(update={"token_mixer": EXAMPLES[name]})
+        for stream, layer in (("local", entry.fit.local), ("global_", entry.fit.global_))
+    }
+    block = entry.model_copy(update={"fit": entry.fit.model_copy(update=mixed)})
+    model = compiled(spec.model_copy(update={"layers": (block,)}))
+    expect_steps_equal_the_forward_pass(model, 8)
+
+
+def test_the_zoos_causal_mixers_are_among_them() -> None:
+    kinds = {name.partition("-")[0] for name in EXAMPLES}
+    assert kinds >= {"attention", "combiner", "mamba2", "none", "pool", "routing"}
 
 
 def test_a_step_past_the_last_group_says_so(make_spec: SpecMaker) -> None:

@@ -238,8 +238,9 @@ def test_a_byte_model_fits_every_task(name: str) -> None:
             {"stem": {"kind": "embedding", "cls_token": True}},
             ["'embedding'", "257 positions"],
         ),
+        (Parity.Config(), {"condition": {"d_token": 8, "time": True}}, ["gives no condition"]),
     ],
-    ids=["vocabulary", "mask_id", "length", "features", "encoder", "head", "cls_token"],
+    ids=["vocabulary", "mask_id", "length", "features", "encoder", "head", "cls_token", "condition"],
 )
 def test_a_model_that_does_not_fit_is_told_why(config, changes, words) -> None:
     reason = config.misfit(_spec(**changes))
