@@ -175,6 +175,18 @@ class Noisy(Mean):
         return super().forward(x, mask) + 1e-3 * torch.randn_like(x)
 
 
+class Fickle(Mean):
+    """Computes something else each time, so that what is recomputed is not what was."""
+
+    def __init__(self, config: Mean.Config, site: Site):
+        super().__init__(config, site)
+        self.n_calls = 0
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        self.n_calls += 1
+        return super().forward(x, mask) * (1 + 1e-3 * self.n_calls)
+
+
 class HalfPrecision(Mean):
     """Sums in the type it is given: under autocast in eight bits."""
 

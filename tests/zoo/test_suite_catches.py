@@ -30,6 +30,7 @@ FAULTS: list[tuple[type[Mixer], str]] = [
     (planted.Deaf, "liveness"),
     (planted.WrongForward, "reference"),
     (planted.WrongGradient, "reference"),
+    (planted.WrongGradient, "gradient"),
     (planted.MaskIgnored, "padding"),
     (planted.EmptyRowNaN, "padding"),
     (planted.WrongStep, "decoding"),
@@ -37,6 +38,7 @@ FAULTS: list[tuple[type[Mixer], str]] = [
     (planted.Counting, "purity"),
     (planted.Noisy, "determinism"),
     (planted.HalfPrecision, "autocast"),
+    (planted.Fickle, "checkpointing"),
     (planted.Undeclared, "side_products"),
     (planted.WrongHints, "hints"),
     (planted.Uninitialised, "initialisation"),
@@ -74,13 +76,14 @@ def test_planted_fault_is_caught(cls: type[Mixer], name: str) -> None:
 
 
 def test_every_check_has_a_fault_that_it_catches() -> None:
-    assert {name for _, name in FAULTS} | {"export"} == set(BY_NAME)
+    assert {name for _, name in FAULTS} | {"export", "compile"} == set(BY_NAME)
 
 
-def test_export_catches_control_flow_on_values() -> None:
+@pytest.mark.parametrize("name", ["export", "compile"])
+def test_control_flow_on_values_is_caught(name: str) -> None:
     case = next(cases("token_mixer", planted.Branching, d_model=32))
     with pytest.raises(Exception, match=r"(?i)data-dependent|could not guard|control flow"):
-        BY_NAME["export"].run(case, count_macs)
+        BY_NAME[name].run(case, count_macs)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from zoo import Zoo, component_kind
 from zoo.checks.accounting import CountMacs, check_cost, check_decode_flops, check_flops, check_parameters
 from zoo.checks.case import Case, ContractError, cases
 from zoo.checks.decoding import check_decoding, check_state_bytes
+from zoo.checks.machinery import check_checkpointing, check_compile, check_gradient
 from zoo.checks.manners import (
     check_config,
     check_docstring,
@@ -73,13 +74,16 @@ CHECKS: tuple[Check, ...] = (
     _check(check_state_dict),
     _check(check_output),
     _check(check_reference),
+    _check(check_gradient),
     _check(check_batch),
     _check(check_padding, lambda case: case.takes_mask),
     _check(check_determinism),
     _check(check_purity),
     _check(check_side_products, lambda case: case.is_mixer),
     _check(check_autocast),
+    _check(check_checkpointing),
     _check(check_export, lambda case: case.number == 0 and case.d_model == 32),  # slow, so one example each
+    _check(check_compile, lambda case: case.number == 0 and case.d_model == 32 and case.is_first_site),
     _check(check_causality, lambda case: case.promises_causality and case.is_ordered),
     _check(
         check_causality_gradient,

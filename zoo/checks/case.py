@@ -75,6 +75,11 @@ class Case:
         return self.can.decode != "none" and self.promises_causality
 
     @property
+    def is_first_site(self) -> bool:
+        """Whether there is no other case of the same example and input before this one."""
+        return self.causal or self.can.causal == "never"
+
+    @property
     def is_mixer(self) -> bool:
         return issubclass(self.cls, Mixer)
 
