@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from zoo.contract import State
 from zoo.norms import LayerNorm, build_norm
 from zoo.ops.combiner_grid import grid_shape, joint_attention, real_grid, to_grid
-from zoo.ops.combiner_pattern import Cache, Pattern, Tables, Tokens, Work, augmented, weighted
+from zoo.ops.combiner_pattern import Cache, Kept, Pattern, Tables, Tokens, Work, augmented, weighted
 from zoo.ops.combiner_summary import bias_of, softmax
 
 RowSummaryKind = Literal["none", "wsum", "proj", "wsum_proj"]
@@ -169,6 +169,7 @@ class Axial(Pattern[RowSummary]):
     def work(self, length: int) -> Work:
         n, m, last = grid_shape(length, self.span)
         sums = 1 + self.row_summary.startswith("wsum")  # of values, and of keys
+        projects = self.row_summary.endswith("proj")
         if self.causal:
             direct = (n - 1) * m * (m + 1) // 2 + last * (last + 1) // 2
             read = m * (n - 1) * (n - 2) // 2 + last * (n - 1)
@@ -186,7 +187,7 @@ class Axial(Pattern[RowSummary]):
             2 * n * m * (m + n) + sums * n * m * m,
             logits + direct + sums * inside + 2 * read,
             n * m * (2 * m + n),
-            vectors=2 * n * m + (n * m if self.row_summary == "wsum_proj" else 0),
+            Kept(n * m * (4 + projects), inputs=2 * n * m * projects),
             features=n * m,
             features_needed=summarised,
         )

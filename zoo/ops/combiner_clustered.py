@@ -27,7 +27,7 @@ from torch import Tensor
 
 from zoo.contract import State
 from zoo.ops.combiner_clusters import Places, n_spans, places_of, taken
-from zoo.ops.combiner_pattern import Cache, Pattern, Tables, Tokens, Work, by_definition
+from zoo.ops.combiner_pattern import Cache, Kept, Pattern, Tables, Tokens, Work, by_definition
 from zoo.ops.combiner_summary import Summary, bias_of, softmax, span_summaries, span_values
 from zoo.ops.softmax_parts import Part, joined, part_of
 
@@ -201,12 +201,20 @@ class Clustered(Pattern[Summary]):
             direct = sum(many * size * size for size, many in parts)
             read = L * (n_filled - 1) + L * (n_filled > 1)
             pairs = E * s * (s + 1) + L * E
-            return Work(2 * pairs, 2 * (direct + read), pairs, features=2 * L, features_needed=2 * L)
+            kept = Kept(
+                3 * E * s + 2 * L + 4 * E, of_max=2 * E * s, of_features=2 * L, indices=3 * (E * s + L)
+            )
+            return Work(2 * pairs, 2 * (direct + read), pairs, kept, features=2 * L, features_needed=2 * L)
         T, n = _chunks(L)
         direct = sum(many * size * (size + 1) // 2 for size, many in parts)
         pairs = 2 * E * s * s + n * T * (E + T)
         needed = direct + _read_in_turn(L, C, s) + self._summarised(L, direct)
-        return Work(2 * pairs, 2 * needed, pairs, features=2 * L, features_needed=2 * L)
+        listed = n * (E + T)
+        kept = Kept(
+            4 * E * s + 2 * listed + 2 * L, places=2 * E * s, of_features=2 * (L + E * s),
+            indices=3 * (E * s + L) + 2 * listed,
+        )  # fmt: skip
+        return Work(2 * pairs, 2 * needed, pairs, kept, features=2 * L, features_needed=2 * L)
 
     def _summarised(self, length: int, direct: int) -> int:
         """Members of all versions that are read: of whole spans if there is one cluster, else all but one."""
@@ -245,11 +253,10 @@ def _own_and_versions(
     """(B, H, E, s, K) each -> what each query reads of its span; a version for each token, (B, H, E s, K)."""
     s = int(q.shape[3])
     q_part, k_part = summary.running(f_q), summary.running(f_k)
-    logits = torch.cat([q, q_part], 3) @ k.transpose(-1, -2)  # (B, H, E, 2 s, s)
-    sees = torch.ones(s, s, dtype=torch.bool, device=q.device).tril()
-    both = part_of(logits.add_(bias_of(sees.repeat(2, 1), like=logits)), v)
-    own, of_parts = (Part(*ts) for ts in zip(*(t.split_with_sizes([s, s], dim=3) for t in both)))
-    return own, (k_part.flatten(2, 3), of_parts.alone().flatten(2, 3))
+    bias = bias_of(torch.ones(s, s, dtype=torch.bool, device=q.device).tril(), like=q)
+    own = part_of((q @ k.transpose(-1, -2)).add_(bias), v)
+    v_part = softmax((q_part @ k.transpose(-1, -2)).add_(bias)).to(v.dtype) @ v
+    return own, (k_part.flatten(2, 3), v_part.flatten(2, 3))
 
 
 def _read_versions(q: Tensor, versions: tuple[Tensor, Tensor], at: Places) -> Part:
@@ -275,7 +282,8 @@ def _read_versions(q: Tensor, versions: tuple[Tensor, Tensor], at: Places) -> Pa
     since = torch.cat([torch.full((E,), -1, device=q.device), offset])
     sees = (offset[:, None] > since) & (offset[:, None] < until)
     keys, values = (taken(t, place.flatten(2)).view(B, H, n, E + T, K) for t in versions)
-    logits = F.pad(q, (0, 0, 0, pad)).view(B, H, n, T, K) @ keys.transpose(-1, -2)
+    q = F.pad(q, (0, 0, 0, pad)) if pad else q
+    logits = q.view(B, H, n, T, K) @ keys.transpose(-1, -2)
     part = part_of(logits.add_(bias_of(sees, like=logits)), values)
     return Part(*(t.flatten(2, 3)[:, :, :L] for t in part))
 

@@ -16,6 +16,7 @@ from zoo.ops.combiner_clustered import Clustered
 from zoo.ops.combiner_fixed import Fixed
 from zoo.ops.combiner_logsparse import Logsparse
 from zoo.ops.combiner_mixture import Groups, Mixture
+from zoo.ops.combiner_pattern import Kept
 from zoo.ops.combiner_summary import LocalSummary
 
 Variant = Literal["fixed", "logsparse", "axial", "mixture", "clustered"]
@@ -149,7 +150,8 @@ class CombinerConfig(MixerConfig):
         per_feature = 2 * ctx.batch_size * map_macs
         logits = ctx.batch_size * self.n_heads * work.logits
         elements = ctx.tokens * d_inner
-        kept = ctx.batch_size * d_inner * work.vectors
+        kept, places = self._kept_bytes(ctx, work.kept)
+        logit_bytes = 4 + ctx.item_bytes % 4  # exponentials in fp32, and rounded
         kv_bytes, state_bytes = self._cache_bytes(ctx, d_inner) if ctx.causal else (0, 0)
         cache_read = ctx.batch_size * (ctx.context_len * kv_bytes + state_bytes) if decodes else 0
         return Cost(
@@ -159,12 +161,16 @@ class CombinerConfig(MixerConfig):
             flops=maps + per_product * work.products + per_feature * work.features,
             flops_needed=maps + per_product * work.needed + per_feature * work.features_needed,
             flops_elementwise=6 * logits + 4 * elements,
-            bytes_moved=ctx.item_bytes * (params + 2 * ctx.tokens * ctx.d_model + 8 * elements + 2 * kept)
+            bytes_moved=ctx.item_bytes * (params + 2 * ctx.tokens * ctx.d_model + 8 * elements)
+            + 2 * (kept + places)
             + 4 * 4 * logits
             + cache_read,
-            activation_bytes=ctx.item_bytes * (ctx.tokens * ctx.d_model + 4 * elements + 2 * kept)
-            + 4 * logits,
-            workspace_bytes=ctx.item_bytes * 4 * elements + 2 * 4 * logits,
+            activation_bytes=ctx.item_bytes * (ctx.tokens * ctx.d_model + 5 * elements)
+            + kept
+            + places
+            + logit_bytes * logits,
+            workspace_bytes=ctx.item_bytes * (4 * elements + ctx.batch_size * d_inner * work.kept.vectors)
+            + logit_bytes * logits * (2 if self.variant == "fixed" else 1),  # a softmax's input beside it
             kv_bytes_per_token=kv_bytes,
             state_bytes=state_bytes,
         )
@@ -190,6 +196,16 @@ class CombinerConfig(MixerConfig):
         if self.local_summary.startswith("deepset"):
             return 2 * d_head**2, d_inner * d_head
         return 0, 0
+
+    def _kept_bytes(self, ctx: CostContext, kept: Kept) -> tuple[int, int]:
+        """Of vectors, and of integers: a training batch's."""
+        is_max = self.variant != "axial" and self.local_summary.endswith("max")
+        mapped = self.variant != "axial" and not self.local_summary.startswith("identity")
+        vectors = kept.vectors + is_max * kept.of_max + mapped * kept.of_features
+        d_inner = self.n_heads * self.head_width(ctx.d_model)
+        widths = vectors * d_inner + kept.inputs * ctx.d_model
+        places = 8 * (is_max * kept.places * d_inner + self.n_heads * kept.indices)
+        return ctx.batch_size * ctx.item_bytes * widths, ctx.batch_size * places
 
     def _cache_bytes(self, ctx: CostContext, d_inner: int) -> tuple[int, int]:
         """Of one sequence: bytes per token; what the state holds beyond that rate."""

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.contract import State
-from zoo.ops.combiner_pattern import Cache, SpanPattern, Tables, Tokens, Work
+from zoo.ops.combiner_pattern import Cache, Kept, SpanPattern, Tables, Tokens, Work
 from zoo.ops.combiner_summary import Summary, bias_of, softmax, span_summaries
 
 _IDENTITY_MAX = Summary("identity-max", 1)
@@ -99,8 +99,8 @@ class Fixed(SpanPattern):
             summarised = length if read else 0
         pairs = n * s * (s + n + 1)
         return Work(
-            2 * pairs, 2 * (direct + read + summarised), pairs, vectors=2 * n, features=2 * length,
-            features_needed=2 * summarised,
+            2 * pairs, 2 * (direct + read + summarised), pairs, Kept(4 * n, of_features=2 * length),
+            features=2 * length, features_needed=2 * summarised,
         )  # fmt: skip
 
     def step_work(self, n_tokens: int) -> Work:

@@ -17,6 +17,7 @@ Shapes: B batch, H heads, L length, K head width, n base blocks. Masks are (B, L
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -24,8 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.contract import State
-from zoo.ops.combiner_pattern import Cache, SpanPattern, Tables, Tokens, Work
-from zoo.ops.combiner_summary import Summary, bias_of, softmax, span_summaries, span_values
+from zoo.ops.combiner_pattern import Cache, Kept, SpanPattern, Tables, Tokens, Work
+from zoo.ops.combiner_summary import Summary, bias_of, softmax, span_values
 
 _BASE_LEVELS = 4
 
@@ -113,8 +114,8 @@ class Logsparse(SpanPattern):
         levels = (length - 1).bit_length()
         b = min(_BASE_LEVELS, levels)
         n = math.ceil(length / (1 << b))
-        pairs, listed = 0, 1 << b
-        needed, vectors = length, 0
+        pairs, listed, blocks, copies = 0, 1 << b, 0, 0
+        needed = length
         for level in range(levels):
             size = 1 << level
             right = (length >> level + 1 << level) + max(0, length % (2 * size) - size)  # tokens, bit set
@@ -130,11 +131,14 @@ class Logsparse(SpanPattern):
             else:
                 listed += 1
             pairs += n_blocks * size
-            vectors += 2 * n_blocks
+            blocks += (n << b) // size
+            covered = n_blocks * size * (2 if self.causal else 1)
+            copies += covered if covered != n << b else 0  # of keys, and of values
         pairs += (n << b) * listed
+        masked = 0 if self.causal else 2 * (n << b) + blocks
+        kept = Kept(2 * (n * listed + copies) + blocks, of_max=blocks + masked, of_features=2 * length)
         return Work(
-            2 * pairs, 2 * needed, pairs, vectors=vectors + 2 * n * listed, features=2 * length,
-            features_needed=2 * length,
+            2 * pairs, 2 * needed, pairs, kept, features=2 * length, features_needed=2 * length
         )  # fmt: skip
 
     def step_work(self, n_tokens: int) -> Work:
@@ -169,17 +173,20 @@ def logsparse_attention(
 
     step = 2 if causal else 1  # causally only left siblings are ever read
     keys, values, seen = [], [], []
-    for level in range(1, levels):
+    for level, (q_span, k_span, count) in enumerate(_pooled(f_q, f_k, real, summary, levels), 1):
         inner = level < b
         n_blocks = (n * s >> level) // step if inner else _n_blocks(L, level, causal=causal)
 
-        def blocks(t: Tensor, level: int = level, n_blocks: int = n_blocks) -> Tensor:
-            t = _fitted(t, n_blocks * step << level)
-            return t.view(*t.shape[:2], n_blocks, step, 1 << level, t.shape[-1])[:, :, :, 0]
+        def blocks(t: Tensor, size: int, n_blocks: int = n_blocks) -> Tensor:
+            t = _fitted(t, n_blocks * step * size)
+            return t.view(*t.shape[:2], n_blocks, step, size, t.shape[-1])[:, :, :, 0]
 
-        some = None if real is None else blocks(real)[..., 0]  # (B or 1, 1, n_blocks, 2^l)
-        span = span_summaries((blocks(f_q), blocks(f_k)), blocks(k), blocks(v), summary, some)
-        any_real = None if some is None else some.any(-1)[:, 0]  # (B or 1, n_blocks)
+        any_real, hidden = None, None
+        if real is not None and count is not None:
+            any_real = blocks(count, 1)[:, 0, :, 0, 0] > 0  # (B or 1, n_blocks)
+            hidden = any_real[:, None, :, None] & ~blocks(real, 1 << level)[..., 0]
+        q_span, k_span = (blocks(t, 1).squeeze(3) for t in (q_span, k_span))
+        span = k_span, span_values(q_span, blocks(k, 1 << level), blocks(v, 1 << level), hidden)
         if inner:
             parts = [t.view(B, H, n, -1, K) for t in span]
         else:
@@ -203,6 +210,38 @@ def logsparse_attention(
 def _n_blocks(length: int, level: int, *, causal: bool) -> int:
     """Blocks of a level that hold a token; causally, left siblings with a token after them."""
     return (length - 1 >> level) + 1 >> 1 if causal else (length - 1 >> level) + 1
+
+
+def _pooled(
+    f_q: Tensor, f_k: Tensor, real: Tensor | None, summary: Summary, n_levels: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    """Of each level from 1 on the queries and keys of all blocks (B, H, N, K), and how many tokens are real.
+
+    A block is pooled from its two halves, so all levels together cost as much as one. Without a real token
+    its query and key are zero; ``real`` is (B or 1, 1, N of level 0, 1).
+    """
+    count, nothing, dtype = None, 0.0, f_q.dtype
+    if real is not None:
+        count, nothing = real.long(), summary.nothing
+        f_q, f_k = (t.masked_fill(~real, nothing) for t in (f_q, f_k))
+    if summary.pool != "max":  # sums of sums
+        f_q, f_k = (t.to(torch.promote_types(dtype, torch.float32)) for t in (f_q, f_k))
+    for level in range(1, n_levels):
+        f_q, f_k = (summary.merged_all(_pairs(t, nothing)).squeeze(3) for t in (f_q, f_k))
+        spans: tuple[Tensor, ...] = f_q, f_k
+        n_tokens: Tensor | int = 1 << level
+        if count is not None:
+            count = _pairs(count, 0).sum(3)
+            spans = tuple(t.masked_fill(count == 0, 0.0) for t in spans)
+            n_tokens = count.clamp(min=1).to(f_q.dtype)
+        q_span, k_span = (summary.divided(t, n_tokens).to(dtype) for t in spans)
+        yield q_span, k_span, count
+
+
+def _pairs(t: Tensor, nothing: float) -> Tensor:
+    """(B, H, N, K) -> (B, H, N / 2 rounded up, 2, K)."""
+    t = F.pad(t, (0, 0, 0, 1), value=nothing) if int(t.shape[2]) % 2 else t
+    return t.view(*t.shape[:2], -1, 2, t.shape[-1])
 
 
 def _fitted(t: Tensor, length: int) -> Tensor:

@@ -30,7 +30,7 @@ from torch import Tensor
 from zoo.contract import State
 from zoo.ops.combiner_grid import grid_shape, joint_attention, real_grid, to_grid
 from zoo.ops.combiner_line import Line
-from zoo.ops.combiner_pattern import Cache, SpanPattern, Tables, Tokens, Work
+from zoo.ops.combiner_pattern import Cache, Kept, SpanPattern, Tables, Tokens, Work
 from zoo.ops.combiner_summary import Summary, bias_of, softmax, span_values
 
 Groups = Literal["both", "vertical", "horizontal"]
@@ -73,7 +73,8 @@ class Mixture(SpanPattern):
         if self.horizontal:
             beside_column += [_crossed(part) for part in in_rows.parts(summary, after=True)]
         (k_row, v_row), (k_column, v_column) = (
-            tuple(torch.cat(ts, dim=3) for ts in zip(*beside)) for beside in (beside_row, beside_column)
+            tuple(torch.cat(ts, dim=3) if len(ts) > 1 else ts[0] for ts in zip(*beside))
+            for beside in (beside_row, beside_column)
         )
         sees_row, sees_column = self._sees(n, m, real, q.device)
         row_logits = q @ k_row.transpose(-1, -2)  # (B, H, n, m, R)
@@ -182,10 +183,14 @@ class Mixture(SpanPattern):
         pairs = n * m * (m * (1 + up) + n * (1 + sides)) + up * m * n * n + sides * n * m * m
         needed = self._direct(n, m, last) + self.vertical * self._up(n, m, last)
         needed += self.horizontal * self._sides(n, m, last)
-        return Work(
-            2 * pairs, 2 * needed, pairs, vectors=2 * n * m * (2 * (up + sides) + 2), features=2 * length,
-            features_needed=2 * length,
+        beside = 2 * (up and 1 + up) + 2 * (1 + sides) + 2  # keys and values; queries and outputs, crossed
+        flipped = (up > 1) + self.horizontal
+        parts = 3 * (up > 0) + self.horizontal + 3 * flipped  # a column's keys and values are crossed as well
+        kept = Kept(
+            n * m * (beside + parts), of_max=2 * n * m * flipped, places=2 * n * m * (up + sides),
+            of_features=2 * length,
         )  # fmt: skip
+        return Work(2 * pairs, 2 * needed, pairs, kept, features=2 * length, features_needed=2 * length)
 
     def step_work(self, n_tokens: int) -> Work:
         (n, column), m = divmod(n_tokens, self.span), self.span

@@ -43,13 +43,29 @@ class Tables(NamedTuple):
     readers: Tensor  # (L, E): query, summary
 
 
+class Kept(NamedTuple):
+    """What training keeps of one head and sequence beside queries, keys, values and outputs, in vectors.
+
+    At lengths that spans divide; at others some copies are made. ``of_max`` and ``places``, which are
+    integers, are kept where summaries are maxima, ``of_features`` where these are not of queries and keys
+    themselves. ``inputs`` are as wide as the model, ``indices`` are single integers.
+    """
+
+    vectors: int = 0
+    of_max: int = 0
+    places: int = 0
+    of_features: int = 0
+    inputs: int = 0
+    indices: int = 0
+
+
 class Work(NamedTuple):
     """Of one head and sequence. A product is K multiply-adds: a logit, or a value times its weight."""
 
     products: int  # computed
     needed: int  # inside the pattern
-    logits: int  # entries of softmaxes
-    vectors: int = 0  # of width K beside queries, keys, values and outputs that training keeps
+    logits: int  # entries of softmaxes, which training keeps
+    kept: Kept = Kept()
     features: int = 0  # vectors that a summary's linear maps take
     features_needed: int = 0
 

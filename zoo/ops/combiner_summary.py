@@ -73,7 +73,8 @@ class Summary(nn.Module):
     def merged_all(self, x: Tensor) -> Tensor:
         """(..., s, K) -> (..., 1, K), also of no token."""
         if self.pool == "max":
-            return F.pad(x, (0, 0, 1, 0), value=-math.inf).amax(-2, keepdim=True)
+            x = x if int(x.shape[-2]) else F.pad(x, (0, 0, 1, 0), value=-math.inf)
+            return x.amax(-2, keepdim=True)
         return x.sum(-2, keepdim=True)
 
     def divided(self, merged: Tensor, n_tokens: Tensor | int) -> Tensor:

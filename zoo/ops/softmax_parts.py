@@ -21,10 +21,6 @@ class Part(NamedTuple):
     total: Tensor  # (..., M, 1): the sum of exp(logit - top)
     top: Tensor  # (..., M, 1): the greatest logit, or the lowest number where nothing is seen
 
-    def alone(self) -> Tensor:
-        """The softmax that has no other part."""
-        return (self.y / self.total).to(self.y.dtype)
-
 
 def part_of(logits: Tensor, v: Tensor) -> Part:
     """Logits (..., M, N), -inf where a query does not see a key; values (..., N, K). Overwrites logits."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Any
 
 import pytest
 import torch
-from combiner_cases import EACH, SIDES, build, draw, heads, tables
+from combiner_cases import EACH, SIDES, VARIANTS, build, draw, heads, tables
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
+from archspec import CostContext
 from zoo.contract import only_output
 from zoo.ops.combiner_axial import Axial
 
@@ -35,6 +38,48 @@ def test_needed_work_counts_the_tables(fields: dict[str, Any], length: int, caus
     logits[at[at < length]] |= members[at[at < length]]  # a row's logits serve both
     sums = 1 + pattern.row_summary.startswith("wsum")
     assert work.needed == int(logits.sum() + direct.sum() + sums * inside.sum() + 2 * readers.sum())
+
+
+MEMORY = {
+    **{name: fields | {"span": 32} for name, fields in VARIANTS.items() if fields.get("span") == 4},
+    "logsparse": VARIANTS["logsparse"],
+    "fixed_relu_mean": {"span": 32, "local_summary": "relu-mean"},
+    "logsparse_deepset": {"variant": "logsparse", "local_summary": "deepset-max"},
+    "mixture_sum": {"variant": "mixture", "span": 32, "local_summary": "identity-sum"},
+    "clustered_deepset": {
+        "variant": "clustered",
+        "span": 32,
+        "n_clusters": 3,
+        "local_summary": "deepset-max",
+    },
+}
+
+
+@SIDES
+@pytest.mark.parametrize("fields", MEMORY.values(), ids=MEMORY.keys())
+def test_activation_bytes_are_those_that_autograd_keeps(fields: dict[str, Any], causal: bool) -> None:
+    """To 4 %, for a length that spans divide; and the workspace is that of a pass without gradients, to 45 %."""
+    B, L, D = 2, 512, 128
+    mixer = build(causal, d_model=D, **fields).float().train()
+    x = torch.randn(B, L, D, requires_grad=True)
+    kept: dict[int, int] = {}
+    weights = {p.untyped_storage().data_ptr() for p in mixer.parameters()}
+
+    def pack(t: Tensor) -> Tensor:
+        if (at := t.untyped_storage().data_ptr()) not in weights:
+            kept[at] = t.untyped_storage().nbytes()
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        y = mixer(x)
+    cost = mixer.config.cost(CostContext(D, L, B, causal=causal, phase="train"))
+    assert abs(cost.activation_bytes / sum(kept.values()) - 1) < 0.04
+    del y
+    with torch.no_grad(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        y = mixer(x)
+    events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]  # type: ignore[union-attr]
+    alive = list(accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())))
+    assert abs(cost.workspace_bytes / (max(alive) - only_output(y).nbytes) - 1) < 0.45
 
 
 class Largest(TorchDispatchMode):
