@@ -41,6 +41,10 @@ class Space:
         """Holes by their gene."""
         return {hole.gene: hole for hole in self.holes}
 
+    def hole_at(self, path: str) -> Hole:
+        """The hole that stands at ``path``; where a share is referred to, the one that spells it out."""
+        return self._at[path]
+
     def fill(self, genes: Mapping[str, Any]) -> Source:
         """The source without holes; values keep the places of the options they came from."""
         for gene in genes:

@@ -13,10 +13,19 @@ from rich.console import Console
 from archspec.commands._latency import Setting, set_threads
 from archspec.commands._options import BackendOption, ClockOption, StatisticOption, TableOption
 from archspec.commands._plugins import importable
+from archspec.commands._space_profile import asking, read_budget, space_profile, study_profile
+from archspec.commands.check import kind_of
+from archspec.errors import SpecError
+from archspec.source import load_source
 
 
 def profile(
-    spec: Annotated[Path, typer.Argument(help="A model spec.", show_default=False)],
+    specs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SPEC...", help="A model spec, a search space or a study.", show_default=False
+        ),
+    ],
     seq_len: Annotated[int | None, typer.Option(help="Tokens; default the longest the spec takes.")] = None,
     source_len: Annotated[
         int | None, typer.Option(help="What an encoder reads; default the longest that it takes.")
@@ -48,17 +57,45 @@ def profile(
     ] = None,
     clock: ClockOption = "wall",
     statistic: StatisticOption = "median",
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(help="For a space: can any member keep it? 'params<=300k', 'inference_peak<=64MiB'."),
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Change the spec: layers[0].token_mixer.window=64.")
     ] = None,
     plugin: Annotated[list[str] | None, typer.Option(help="A package with components of your own.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Show parameters, FLOPs, memory and latency of a model; no weight is made unless asked to."""
+    """Show parameters, FLOPs, memory and latency of a model; no weight is made unless asked to.
+
+    Of a search space: the range of every cost over all its members, and budgets that none can keep (exit code
+    1). A study brings its own target and budgets.
+    """
     from compiler import load_spec, profiling
     from zoo import load_zoo
 
     plugins = importable(plugin or ())
+    source = load_source(specs[0], overrides=set_ or ())
+    if len(specs) == 1 and (kind := kind_of(source)) != "spec":
+        if verify or measure or predict:
+            raise SpecError(
+                f"--verify, --measure and --predict are for one model, and {specs[0]} is a {kind}"
+            )
+        budgets = [read_budget(text) for text in budget or ()]
+        if kind == "study":
+            members = study_profile(source, budgets, plugins)
+        else:
+            asked = asking(batch_size=batch_size, seq_len=seq_len, dtype=dtype, phase=phase)
+            members = space_profile(source, asked, budgets, plugins)
+        if json_:
+            typer.echo(json.dumps(members.as_json(), indent=2))
+        else:
+            Console(width=None if Console().is_terminal else 140).print(members.render())
+        raise typer.Exit(0 if members.feasible else 1)
+    if budget:
+        raise SpecError(f"--budget is for a search space, and {specs[0]} is a spec")
+    spec = specs[0]
     if threads is not None or predict:
         set_threads(threads or 1)
     model = load_spec(spec, overrides=set_ or (), plugins=plugins)
