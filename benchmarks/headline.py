@@ -30,7 +30,7 @@ import headline_decode
 import headline_fit
 import torch
 from headline_pairs import Case, Pair, Setting, missing_peer, pairs
-from paired import Run, interleaved, interval, ratios
+from paired import Ratio, Run, together
 from peak import peak_bytes
 from record import provenance, save
 
@@ -108,8 +108,9 @@ def _measured(pair: Pair, setting: Setting, mode: str, arguments: argparse.Names
         ours, theirs = (_run(case, setting.training) for case in pair.cases(setting))
         if mode == "CUDA graph":
             ours, theirs = _captured(ours), _captured(theirs)
-        runs = {"ours": ours, "theirs": theirs}
-        times = interleaved(runs, rounds=arguments.rounds, device=setting.device, limit_s=arguments.seconds)
+        times = together(
+            ours, theirs, rounds=arguments.rounds, device=setting.device, limit_s=arguments.seconds
+        )
         if isinstance(times, float):
             return row | {"note": f"left out: one round takes {times:.0f} s"}
         peaks = [peak_bytes(run, setting.device) for run in (ours, theirs)]
@@ -117,31 +118,30 @@ def _measured(pair: Pair, setting: Setting, mode: str, arguments: argparse.Names
         if setting.device.type != "cuda":
             raise
         return row | {"note": f"does not run: {str(error).splitlines()[0]}"}
-    found = ratios(times["theirs"].wall, times["ours"].wall)
-    low, high = interval(found)
-    row |= {
-        "rounds": len(found),
-        "ours_ms": round(1e3 * statistics.median(times["ours"].wall), 2),
-        "baseline_ms": round(1e3 * statistics.median(times["theirs"].wall), 2),
-        "ratio": round(statistics.median(found), 3), "low": round(low, 3), "high": round(high, 3),
-        "ours_peak_mib": round(peaks[0] / 2**20, 1), "baseline_peak_mib": round(peaks[1] / 2**20, 1),
-    }  # fmt: skip
+    ratio = Ratio.of(times.wall[1], times.wall[0])
     bar = pair.bar if pair.judged(setting) else None
-    if bar is not None:
-        row |= {"bar": bar, "met": _met(bar, low, high)}
-    if times["ours"].cpu:
-        found = ratios(times["theirs"].cpu, times["ours"].cpu)
-        low, high = interval(found)
-        row |= {
-            "cpu_ratio": round(statistics.median(found), 3),
-            "cpu_low": round(low, 3), "cpu_high": round(high, 3),
-        }  # fmt: skip
-        row |= {"met_by_cpu": _met(bar, low, high)} if bar is not None else {}
+    row |= {
+        "rounds": len(times.wall[0]),
+        "ours_ms": round(1e3 * statistics.median(times.wall[0]), 2),
+        "baseline_ms": round(1e3 * statistics.median(times.wall[1]), 2),
+        "ratio": _rounded(ratio), "by_cpu_time": None,
+        "ours_peak_mib": round(peaks[0] / 2**20, 1), "baseline_peak_mib": round(peaks[1] / 2**20, 1),
+        "bar": bar, "met": _met(bar, ratio),
+    }  # fmt: skip
+    if times.cpu is not None:
+        by_cpu = Ratio.of(times.cpu[1], times.cpu[0])
+        row |= {"by_cpu_time": _rounded(by_cpu), "met_by_cpu_time": _met(bar, by_cpu)}
     return row
 
 
-def _met(bar: float, low: float, high: float) -> str:
-    return "yes" if low >= bar else "no" if high < bar else "open"
+def _rounded(ratio: Ratio) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in ratio._asdict().items()}
+
+
+def _met(bar: float | None, ratio: Ratio) -> str:
+    if bar is None:
+        return ""
+    return "yes" if ratio.low >= bar else "no" if ratio.high < bar else "open"
 
 
 def _run(case: Case, training: bool) -> Run:
@@ -178,17 +178,20 @@ def pair_table(rows: list[dict[str, Any]]) -> str:
         if "note" in r:
             lines.append(f"{head}{r['note']} |" + " |" * 8)
             continue
-        by_cpu = " | "
-        if "cpu_ratio" in r:
-            by_cpu = f"{r['cpu_ratio']:.2f} | {r['cpu_low']:.2f} to {r['cpu_high']:.2f}"
-        bar = f">= {r['bar']:g}: {r['met']}" if "bar" in r else ""
-        bar += f", by CPU {r['met_by_cpu']}" if "met_by_cpu" in r else ""
+        by_cpu = _cells(r["by_cpu_time"]) if r["by_cpu_time"] else " | "
+        bar = ""
+        if r["bar"] is not None:
+            bar = f">= {r['bar']:g}: {r['met']}"
+            bar += f", by CPU time {r['met_by_cpu_time']}" if r["by_cpu_time"] else ""
         lines.append(
-            f"{head}{r['ours_ms']:.1f} | {r['baseline_ms']:.1f} | {r['ratio']:.2f} | "
-            f"{r['low']:.2f} to {r['high']:.2f} | {by_cpu} | "
+            f"{head}{r['ours_ms']:.1f} | {r['baseline_ms']:.1f} | {_cells(r['ratio'])} | {by_cpu} | "
             f"{r['ours_peak_mib']:.1f} | {r['baseline_peak_mib']:.1f} | {bar} |"
         )
     return "\n".join(lines)
+
+
+def _cells(ratio: dict[str, float]) -> str:
+    return f"{ratio['value']:.2f} | {ratio['low']:.2f} to {ratio['high']:.2f}"
 
 
 def _notes() -> list[str]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from paired import interval, ratios
+from paired import Ratio
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
@@ -37,6 +37,7 @@ CASES: dict[str, dict[str, Any]] = {
     "combiner logsparse": {**_COMBINER, "variant": "logsparse"},
     "combiner axial": {**_COMBINER, "variant": "axial", "span": SPAN},
     "combiner mixture": {**_COMBINER, "variant": "mixture", "span": SPAN},
+    "combiner clustered": {**_COMBINER, "variant": "clustered", "span": SPAN, "n_clusters": 8},
     "routing": {"kind": "routing", "n_heads": N_HEADS, "n_clusters": 64, "cluster_window": 64, "window": 64},
     "routing, a strided head": {"kind": "routing", "n_heads": N_HEADS, "n_strided_heads": 1, "stride": 64,
                                 "n_clusters": 64, "cluster_window": 64, "window": 64},
@@ -122,16 +123,15 @@ def _rows(
             sizes[n] = max(sizes[n], state_bytes(states[n]))
     first = contexts[0]
     for n in contexts:
-        growth = ratios(wall[n], wall[first])
-        low, high = interval(growth)
-        flat = low <= _FLAT and sizes[n] == sizes[first]
+        growth = Ratio.of(wall[n], wall[first])
+        flat = growth.low <= _FLAT and sizes[n] == sizes[first]
         told = flat or case.grows == "growing"
         yield {
             "mixer": case.name, "decode": case.grows, "context": n,
             "tokens_per_s": round(1 / statistics.median(wall[n]), 1),
             "mean_cpu_ms": round(1e3 * statistics.fmean(cpu[n]), 3),
             "state_bytes": sizes[n], "bytes_per_token": round(sizes[n] / n, 2),
-            "growth": round(statistics.median(growth), 3), "low": round(low, 3), "high": round(high, 3),
+            "growth": round(growth.value, 3), "low": round(growth.low, 3), "high": round(growth.high, 3),
             "state_growth": round(sizes[n] / sizes[first], 3),
             "flat": "" if n == first else "yes" if flat else "no", "as_told": told,
         }  # fmt: skip
