@@ -11,6 +11,7 @@ import compiler
 from archspec.source import load_source
 from archspec.space import Space
 from compiler.random_inputs import random_inputs
+from search.load import load_study
 from zoo import load_zoo
 
 ROOT = Path(__file__).parents[2]
@@ -87,3 +88,8 @@ def test_every_option_of_a_space_stands_in_a_valid_filling(path: Path) -> None:
         for option in hole.options or ():
             spec = space.spec(first | {hole.gene: option}, components)
             compiler.build_graph(spec)
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=ids(STUDIES))
+def test_a_study_is_accepted_with_its_space_and_its_baselines(path: Path) -> None:
+    assert load_study(path).study.study == path.stem
