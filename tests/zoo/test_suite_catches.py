@@ -32,6 +32,7 @@ FAULTS: list[tuple[type[Mixer], str]] = [
     (planted.WrongGradient, "reference"),
     (planted.MaskIgnored, "padding"),
     (planted.EmptyRowNaN, "padding"),
+    (planted.AnyMask, "odd_masks"),
     (planted.WrongStep, "decoding"),
     (planted.InPlace, "purity"),
     (planted.Counting, "purity"),
