@@ -68,7 +68,7 @@ def _layer_leak(cls: type[Component], config: ComponentConfig, site: Site, d_sou
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         if issubclass(cls, Transfer):
-            transfer = cls(config, site, d_source)
+            transfer = cls(config, site, d_source)  # type: ignore[arg-type]
             layer: nn.Module = _Reading(transfer, torch.randn(2, _SOURCE_LEN, d_source))
         else:
             layer = cls(config, site.d_model if issubclass(cls, Norm) else site)

@@ -17,6 +17,7 @@ from compiler.graph import Graph, inputs_of, ops, spec_of
 from compiler.passes.lower import encoder_of
 from compiler.readings import Node, Prefill, Step
 from zoo.contract import State, Stem, Transfer
+from zoo.masks import check_mask
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ class Decoder:
                 if self._encoder is None
                 else "this model has an encoder: decoding starts with init_state(batch_size, source)"
             )
+        if source is not None:
+            check_mask(source_mask, source)
         like = self._like
         fresh = {node.name: node.fresh(batch_size, like) for node in self._nodes}
         nodes = {name: state for name, state in fresh.items() if state is not None}

@@ -19,6 +19,7 @@ from compiler.render import readable_code
 from compiler.save import save
 from zoo import Zoo
 from zoo.contract import Component, Mixer, ParamHint, Transfer
+from zoo.masks import check_mask
 
 
 class ModelOutput(NamedTuple):
@@ -54,9 +55,10 @@ class CompiledModel:
     ) -> Tensor:
         """The logits of ``model(inputs, mask)``; with an encoder, of ``model(source, target)``.
 
-        Inputs are ids (B, L), features or images. A mask (B, L) is True at real tokens. ``further`` are the
-        other inputs that the model has, by name: ``condition`` (B, S, C) and ``time`` (B,) of a conditioned
-        one, ``latents`` (B, t m, D) of an earlier pass where it conditions itself.
+        Inputs are ids (B, L), features or images. A mask is boolean (B, L), True at real tokens: a row is one
+        sequence, packed ones are refused. ``further`` are the other inputs that the model has, by name:
+        ``condition`` (B, S, C) and ``time`` (B,) of a conditioned one, ``latents`` (B, t m, D) of an earlier
+        pass where it conditions itself.
         """
         return self.outputs(*inputs, mask=mask, source_mask=source_mask, **further).logits
 
@@ -189,6 +191,8 @@ class CompiledModel:
                 assert op.config is not None
                 message = f"'{op.config.kind}' takes no mask, so this model cannot run on padded batches"
                 raise SpecError(problems=[self.spec.problem(op.origin, message)])
+        if inputs is not None:
+            check_mask(mask, inputs)
 
     def _hinted(self) -> dict[str, tuple[nn.Parameter, ParamHint]]:
         """Each trainable parameter once, with what its components (two, if tied) ask for."""

@@ -2,7 +2,7 @@
 
 Shapes: B batch, L length of the stream, D its width. A mask is boolean (B, L), True where a position holds
 a real token; with a mask, padded positions may come out as anything, real ones exactly as without the
-padding.
+padding. A row is one sequence: what packed sequences would be told apart by is refused (``zoo/masks.py``).
 
 Constructors: mixers ``cls(config, site)``, norms ``cls(config, d_model)``, stems and heads ``cls(config,
 site, input)``, transfers ``cls(config, site, d_source)``. For a stem, ``site`` is the stream it makes; for
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from archspec import Capabilities, ComponentConfig, Input, MixerConfig, NormConfig, Site
+from zoo.masks import check_mixer_mask, check_source_mask
 
 OpFlops = Callable[[Sequence[Any], Mapping[str, Any], Any], int]  # args, kwargs, result
 State = dict[str, Tensor]  # one layer's decode state; every tensor has the batch first
@@ -155,6 +156,7 @@ class Mixer(Component):
         super().__init__()
         self.config = config
         self.site = site
+        self.register_forward_pre_hook(check_mixer_mask, with_kwargs=True)
 
     @abstractmethod
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor | MixerOutput:
@@ -266,6 +268,10 @@ class Transfer(Component):
 
     Config: ClassVar[type[TransferConfig]]
 
+    def __init__(self, config: TransferConfig, site: Site, d_source: int):
+        super().__init__()
+        self.register_forward_pre_hook(check_source_mask, with_kwargs=True)
+
     @abstractmethod
     def forward(self, queries: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor | MixerOutput:
         """``mask`` (B, Ls) says which source positions hold real tokens."""
@@ -289,7 +295,7 @@ class Transfer(Component):
     def recall(self, queries: Tensor, state: State, *, first: int = 0) -> Tensor:
         """What ``forward`` gives for the source that is remembered, of which ``mask`` may be a part.
 
-        ``first`` is the place of the first query in its stream: what pairs places with the source's needs it.
+        ``first`` is the first query's place in its stream, for what pairs it with the source's places.
         """
         return only_output(self(queries, state["source"], state.get("mask")))
 

@@ -145,6 +145,12 @@ class EmptyRowNaN(Mean):
         return y if mask is None else y / mask.any(1).to(x.dtype)[:, None, None]
 
 
+class AnyMask(Mean):
+    def __call__(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Past what mixers share before their forward pass."""
+        return self.forward(x, None if mask is None or mask.shape != x.shape[:2] else mask.bool())
+
+
 class WrongStep(Mean):
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         y, after = super().step(x, state)

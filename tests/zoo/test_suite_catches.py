@@ -33,6 +33,7 @@ FAULTS: list[tuple[type[Mixer], str]] = [
     (planted.WrongGradient, "gradient"),
     (planted.MaskIgnored, "padding"),
     (planted.EmptyRowNaN, "padding"),
+    (planted.AnyMask, "odd_masks"),
     (planted.WrongStep, "decoding"),
     (planted.InPlace, "purity"),
     (planted.Counting, "purity"),

@@ -21,6 +21,7 @@ from zoo.checks.manners import (
     check_examples,
     check_hints,
     check_initialisation,
+    check_odd_masks,
     check_sites,
     check_state_dict,
 )
@@ -77,6 +78,7 @@ CHECKS: tuple[Check, ...] = (
     _check(check_gradient),
     _check(check_batch),
     _check(check_padding, lambda case: case.takes_mask),
+    _check(check_odd_masks, lambda case: case.takes_mask and (case.is_mixer or case.role == "transfer")),
     _check(check_determinism),
     _check(check_purity),
     _check(check_side_products, lambda case: case.is_mixer),

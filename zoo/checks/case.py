@@ -112,7 +112,7 @@ class Case:
             if issubclass(cls, Norm):
                 return cls(config, self.d_model)  # type: ignore[arg-type]
             if issubclass(cls, Transfer):
-                return cls(config, site, D_SOURCE)
+                return cls(config, site, D_SOURCE)  # type: ignore[arg-type]
             if issubclass(cls, Mixer):
                 return cls(config, site)  # type: ignore[arg-type]
             assert issubclass(cls, (Stem, Head)), f"{cls.__name__} has no role"

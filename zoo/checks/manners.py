@@ -10,6 +10,7 @@ import torch
 from archspec import Site
 from zoo.checks.case import Case, cases, expect
 from zoo.contract import Mixer
+from zoo.masks import PACKED
 
 
 def check_examples(case: Case) -> None:
@@ -77,3 +78,24 @@ def check_sites(case: Case) -> None:
             shapes = {name: p.shape for name, p in built.named_parameters()}
             here = {name: p.shape for name, p in case.build().named_parameters()}
             expect(shapes == here, f"at length {seq_len} the parameters have other shapes")
+
+
+def check_odd_masks(case: Case) -> None:
+    """Only a boolean (B, L) is a mask: numbers of documents, masks of pairs and other lengths are refused."""
+    module, length = case.build(), 7
+    arguments = case.arguments(length, dtype=torch.float32)
+    B, L = arguments[-1].shape[:2]
+    odd = {
+        "numbers of documents": torch.zeros(B, L, dtype=torch.long),
+        "a mask of zeros and ones": torch.ones(B, L),
+        "a mask of pairs": torch.ones(B, L, L, dtype=torch.bool),
+        "a mask of another length": torch.ones(B, L + 1, dtype=torch.bool),
+        "a mask for one row": torch.ones(L, dtype=torch.bool),
+    }
+    for what, mask in odd.items():
+        try:
+            case.call(module, arguments, mask)
+        except ValueError as error:
+            expect(PACKED in str(error), f"{what}: '{error}' does not say that packing is not supported")
+        else:
+            expect(False, f"{what} is taken for a mask")

@@ -67,9 +67,9 @@ class CrossTransfer(Transfer):
     config: CrossConfig
 
     def __init__(self, config: CrossConfig, site: Site, d_source: int):
-        super().__init__()
-        assert config.source_misfit(site.d_model, d_source) is None
+        super().__init__(config, site, d_source)
         self.config = config
+        assert config.source_misfit(site.d_model, d_source) is None
         inner = min(site.d_model, d_source)
         self.query_norm = LayerNorm(LayerNorm.Config(eps=config.eps), site.d_model)
         self.source_norm = LayerNorm(LayerNorm.Config(eps=config.eps), d_source)

@@ -73,7 +73,7 @@ class CrossAttention(Transfer):
     )
 
     def __init__(self, config: Config, site: Site, d_source: int):
-        super().__init__()
+        super().__init__(config, site, d_source)
         self.config = config
         inner = config.inner_width(site.d_model)
         self.q = nn.Linear(site.d_model, inner, bias=config.qkv_bias)

@@ -142,8 +142,9 @@ class RoutingTransfer(WithCentroids, Transfer):
     )  # fmt: skip
 
     def __init__(self, config: Config, site: Site, d_source: int):
-        super().__init__()
-        self.config, self.n_routed = config, config.routed_heads
+        super().__init__(config, site, d_source)
+        self.config = config
+        self.n_routed = config.routed_heads
         K = config.head_width(site.d_model)
         self.q = nn.Linear(site.d_model, config.n_heads * K, bias=False)
         self.k = nn.Linear(d_source, config.n_heads * K, bias=False)
