@@ -13,6 +13,7 @@ from archspec import Cost, Phase, SpecError
 from archspec.spec import ModelSpec
 from compiler import build_graph, compile_spec
 from compiler.cost.closed_form import CostPlan, model_cost, total
+from compiler.cost.memory import output_bytes
 from compiler.device.blocks import decompose
 from compiler.device.model_latency import measure_model
 from compiler.profile_view import render
@@ -79,7 +80,10 @@ def test_a_step_costs_nothing_of_the_encoder_and_remembers_the_source(spec: Mode
 
 
 def test_memory_counts_both_inputs(spec: ModelSpec) -> None:
-    """The peak of a forward pass is no less than what its tensors need, by torch's own count."""
+    """Ids of 8 bytes on both sides, two widths; a shorter source takes less, in the pass and to remember."""
+    sizes = output_bytes(CostPlan(build_graph(spec)), batch_size=2, item_bytes=4)
+    assert (sizes["source"], sizes["inputs"]) == (8 * 2 * 40, 8 * 2 * 24)
+    assert (sizes["encoder.stem"], sizes["stem"]) == (4 * 2 * 40 * 24, 4 * 2 * 24 * 16)
     profile = compiler.profile(spec, batch_size=2)
     assert profile.memory.weights == 4 * profile.params + sum(row.cost.buffer_bytes for row in profile.rows)
     assert profile.memory.inference_peak > profile.memory.weights + 2 * 8 * (24 + 40)

@@ -62,6 +62,18 @@ def test_a_model_with_an_encoder_refuses_on_both_sides(make_spec: SpecMaker, mas
         model.decoder().init_state(3, source, mask)
 
 
+@EACH
+def test_a_model_that_reads_no_mask_does_not_take_it_in_silence(make_spec: SpecMaker, mask: Tensor) -> None:
+    """No mixer is there to refuse it: the model does, and so does what decodes."""
+    plain = compile_spec(make_spec("- {channel_mixer: mlp}"), gate=False)
+    with pytest.raises(ValueError, match=REFUSAL):
+        plain(TARGET, mask)
+    blind = "encoder.layers=[{channel_mixer: mlp}]"
+    model = compile_spec(make_spec("- {cross: attention}", blind, head=HEAD), gate=False)
+    with pytest.raises(ValueError, match=REFUSAL):
+        model.decoder().init_state(3, SOURCE[:, :21], mask)
+
+
 def test_padding_each_document_is_what_packing_would_be(make_spec: SpecMaker) -> None:
     """What the refusal advises: rows of one document each give what the documents give alone."""
     model = compile_spec(make_spec(LAYERS), gate=False).eval()
