@@ -15,6 +15,7 @@ import time
 from typing import Any
 
 import torch
+from paired import interval
 from record import provenance, save
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -114,12 +115,6 @@ def paired(a: nn.Module, b: nn.Module, tokens: Tensor, n_rounds: int) -> list[fl
         if round_ >= 10:
             ratios.append(seconds[id(a)] / seconds[id(b)])
     return ratios
-
-
-def interval(ratios: list[float]) -> tuple[float, float]:
-    rng = random.Random(0)
-    medians = sorted(statistics.median(rng.choices(ratios, k=len(ratios))) for _ in range(2000))
-    return medians[50], medians[1949]
 
 
 if __name__ == "__main__":

@@ -51,23 +51,28 @@ def main() -> None:
         "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
         "notes": _notes(),
     }  # fmt: skip
-    tables, parts = [], arguments.parts.split(",")
+    print(*document["notes"], end="\n\n", flush=True)
+    tables, parts = [*document["notes"]], arguments.parts.split(",")
     if "pairs" in parts:
         document["rows"] = list(beside(arguments, device, dtype))
-        tables.append(pair_table(document["rows"]))
+        tables.append(_told(pair_table(document["rows"]), document, tables, arguments))
     torch.set_num_threads(1)
     if "fit" in parts:
         log("fit")
         document["fit"] = headline_fit.measured(device)
-        tables.append(headline_fit.table(document["fit"]))
+        tables.append(_told(headline_fit.table(document["fit"]), document, tables, arguments))
     if "decode" in parts:
         contexts = numbers(arguments.contexts)
         document["decode"] = list(headline_decode.measured(contexts, arguments.steps, device, dtype, log))
-        tables.append(headline_decode.table(document["decode"]))
-    text = "\n\n".join([*document["notes"], *tables])
-    print(text)
+        tables.append(_told(headline_decode.table(document["decode"]), document, tables, arguments))
+
+
+def _told(table: str, document: dict[str, Any], before: list[str], arguments: argparse.Namespace) -> str:
+    """A part's table, printed; what there is so far is saved, since a whole run takes its time."""
+    print(table, end="\n\n", flush=True)
     if arguments.save:
-        save("headline", document, text)
+        save("headline", document, "\n\n".join([*before, table]))
+    return table
 
 
 def beside(

@@ -53,9 +53,11 @@ class Case:
             self.outputs()
 
     def forward_backward(self, gradients: dict[tuple[int, ...], Tensor]) -> None:
-        """``gradients`` are those of the outputs by their shape, made once."""
+        """``gradients`` are those of the outputs by their shape, made at the first call."""
         outputs = self.outputs()
-        given = [gradients.setdefault(y.shape, torch.randn_like(y)) for y in outputs]
+        if not gradients:
+            gradients.update({y.shape: torch.randn_like(y) for y in outputs})
+        given = [gradients[y.shape] for y in outputs]
         torch.autograd.grad(outputs, self.inputs, given, allow_unused=True)
 
 

@@ -17,18 +17,19 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import random
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from paired import Ratio
+from peak import peak_bytes
 from record import provenance, save
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 
 from archspec import Site
 from zoo import load_zoo
@@ -89,13 +90,12 @@ def measured(part: str, phase: str, length: int, n_rounds: int, *, threads: str)
             seconds[name].append(time.perf_counter() - start)
     for name, (is_causal, run) in cases.items():
         beside = "attention causal" if is_causal else "attention both ways"
-        ratios = [a / b for a, b in zip(seconds[name][1:], seconds[beside][1:])]
-        low, high = interval(ratios)
+        ratio = Ratio.of(seconds[name][1:], seconds[beside][1:], share=0.9)
         yield {
             "threads": threads, "part": part, "phase": phase, "length": length, "case": name,
             "ms": round(1e3 * statistics.median(seconds[name][1:]), 2),
-            "ratio": round(statistics.median(ratios), 4), "low": round(low, 4), "high": round(high, 4),
-            "peak_mib": round(peak_bytes(once, run) / 2**20, 1),
+            "ratio": round(ratio.value, 4), "low": round(ratio.low, 4), "high": round(ratio.high, 4),
+            "peak_mib": round(peak_bytes(partial(once, run), torch.device("cpu")) / 2**20, 1),
         }  # fmt: skip
 
 
@@ -155,30 +155,6 @@ def forward(run: Run) -> None:
 
 def forward_backward(run: Run) -> None:
     run().sum().backward()  # type: ignore[no-untyped-call]
-
-
-def interval(ratios: list[float]) -> tuple[float, float]:
-    """The 90 % bootstrap interval of the median."""
-    rng = random.Random(0)
-    medians = sorted(statistics.median(rng.choices(ratios, k=len(ratios))) for _ in range(1000))
-    return medians[50], medians[949]
-
-
-def peak_bytes(once: Callable[[Run], None], run: Run) -> int:
-    """Greatest memory of one pass beyond what is there before it."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-        once(run)
-    now = peak = 0
-    for event in _memory_events(seen):
-        now += event
-        peak = max(peak, now)
-    return peak
-
-
-def _memory_events(seen: Any) -> list[int]:
-    """Allocations (+) and releases (-) in order."""
-    found = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
-    return [e.nbytes() for e in sorted(found, key=lambda e: e.start_ns())]
 
 
 def growth(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
