@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from compiler.cost.op_flops import Formula
-from compiler.cost.tracer import FusedAttention, Tally, Tracer
+from compiler.cost.tracer import FusedAttention, Tally, Tracer, backward
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def trace_call(
             if training:
                 ends = [t for t in _tensors(out) if t.requires_grad]
                 del out
-                torch.autograd.backward(ends, [torch.empty_like(t) for t in ends])
+                backward(ends)
     finally:
         module.train(was_training)
     return TracedCall(forward, tracer.tally, forward_peak - held, tracer.peak - held, kept - held)

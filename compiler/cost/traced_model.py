@@ -8,23 +8,27 @@ mean cross-entropy over all outputs, and auxiliary losses as they are.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from archspec import Dtype, SpecError
-from archspec.inputs import FeatureInput, TokenInput
-from compiler.cost.closed_form import stem_length
+from compiler.checkpointing import checkpointed
 from compiler.cost.condensed import Condensed, condense, kept_whole, unit_of
 from compiler.cost.places import PlacedTracer
-from compiler.cost.tracer import FusedAttention, Tally, UnknownOperation
+from compiler.cost.stretches import Run, run_of, stretches
+from compiler.cost.tracer import FusedAttention, Tally, UnknownOperation, backward
+from compiler.cost.training_step import PLAIN_STEP, Step, empty_inputs, n_targets, step_loss
 from compiler.graph import Graph, Op, ops, spec_of
+from compiler.model import CompiledModel
 from compiler.passes.lower import lower
 from zoo import Zoo
-from zoo.contract import HeadConfig, OpFlops
+from zoo.contract import OpFlops
 
 TORCH_DTYPES: dict[Dtype, torch.dtype] = {
     "float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16,
@@ -41,20 +45,17 @@ class NodeWork:
 
 
 @dataclass(frozen=True)
-class Run:
-    """Bytes over a pass: the most, and those alive at its end, beyond weights, buffers and inputs."""
-
-    peak: int
-    end: int
-
-
-@dataclass(frozen=True)
 class TracedModel:
-    """Work by node, for every node with a component; memory beyond ``held`` (weights, buffers, inputs)."""
+    """Work by node, for every node with a component; memory beyond ``held`` (weights, buffers, inputs).
+
+    Training also holds ``targets``, and with several micro-batches the gradients of all weights.
+    """
 
     work: dict[str, NodeWork]
     held: int
-    parameters: tuple[int, ...]  # elements of each
+    inputs: int
+    targets: int
+    parameter_groups: tuple[tuple[int, ...], ...]  # elements of each, in the groups of an optimizer
     prefill: Run
     forward: Run
     backward: Run  # it begins where ``forward`` ends, and ends with the gradients of all weights
@@ -85,48 +86,62 @@ def trace_model(
     seq_len: int | None = None,
     batch_size: int = 1,
     dtype: Dtype = "float32",
+    step: Step = PLAIN_STEP,
     whole: bool = False,
 ) -> TracedModel:
     """Trace ``graph``, after the passes; ``whole`` traces every layer instead of one of each kind.
 
     SpecError where an operation is in no table: it names the operation, the node and what to write where.
     """
-    small = kept_whole(graph) if whole else condense(graph)
+    # Autocast keeps what it cast of every layer's weights until the forward pass ends.
+    small = kept_whole(graph) if whole or step.autocast else condense(graph)
     with torch.device("meta"):
         module = lower(small.graph, zoo, seed=0).to(TORCH_DTYPES[dtype])
-    traces = [
-        _trace(small.graph, module, zoo, training, seq_len=seq_len, batch_size=batch_size, dtype=dtype)
-        for training in (False, True)
-    ]
-    return _assembled(graph, small, module, *traces)
+    length = spec_of(graph).input.seq_len if seq_len is None else seq_len
+    with FakeTensorMode() if step.autocast else torch.device("meta"):
+        if step.autocast:
+            _pretend_to_be_on_the_cpu(module)
+        inputs = empty_inputs(graph, batch_size=batch_size, seq_len=length, dtype=TORCH_DTYPES[dtype])
+        targets = torch.empty(n_targets(graph, batch_size, length), dtype=torch.long)
+    with inputs.fake_mode if isinstance(inputs, FakeTensor) else nullcontext():
+        traces = [_trace(small.graph, module, zoo, way, inputs, targets) for way in (None, step)]
+    return _assembled(graph, small, module, zoo, traces, inputs=inputs.nbytes, targets=targets.nbytes)
+
+
+def _pretend_to_be_on_the_cpu(module: nn.Module) -> None:
+    """Fakes, which have no data either, for meta tensors: autocast knows no meta device."""
+    fakes: dict[int, Tensor] = {}
+    for part in module.modules():
+        for table in (part._parameters, part._buffers):
+            for name, t in list(table.items()):
+                if t is not None:
+                    fake = torch.empty(t.shape, dtype=t.dtype)
+                    fakes.setdefault(id(t), nn.Parameter(fake) if isinstance(t, nn.Parameter) else fake)
+                    setattr(part, name, fakes[id(t)])
 
 
 def _trace(
-    graph: Graph,
-    module: fx.GraphModule,
-    zoo: Zoo,
-    training: bool,
-    *,
-    seq_len: int | None,
-    batch_size: int,
-    dtype: Dtype,
+    graph: Graph, module: fx.GraphModule, zoo: Zoo, step: Step | None, inputs: Tensor, targets: Tensor
 ) -> PlacedTracer:
-    spec = spec_of(graph)
-    length = spec.input.seq_len if seq_len is None else seq_len
-    inputs = meta_inputs(graph, batch_size=batch_size, seq_len=length, dtype=TORCH_DTYPES[dtype])
-    targets = torch.empty(_n_targets(graph, batch_size, length), dtype=torch.long, device="meta")
-    tracer = PlacedTracer(_own_formulas(graph, zoo))
-    tracer.hold([*module.parameters(), *module.buffers(), inputs, *([targets] if training else [])])
-    module.train(training)
+    """One pass without gradients, or one ``step`` but for its optimizer."""
+    tracer = PlacedTracer(_own_formulas(zoo))
+    tracer.hold([*_tensors(module), inputs, *([targets] if step else [])])
+    if step and step.micro_batches > 1:
+        for parameter in module.parameters():
+            parameter.grad = torch.empty_like(parameter)
+    module.train(step is not None)
+    run = checkpointed(module) if step and step.checkpointing else module
+    tracer.hold([p.grad for p in module.parameters() if p.grad is not None])
     tracer.begin("forward")
     try:
-        with tracer.follow(module, graph), FusedAttention(), tracer, torch.set_grad_enabled(training):
-            out = module(inputs)
-            if training:
+        with tracer.follow(module, graph), FusedAttention(), tracer, torch.set_grad_enabled(step is not None):
+            with torch.autocast("cpu", torch.bfloat16) if step and step.autocast else nullcontext():
+                out = run(inputs)
+            if step:
                 loss = step_loss(out, targets)
                 del out
                 tracer.begin("backward")
-                loss.backward()  # type: ignore[no-untyped-call]
+                backward([loss])
                 del loss
             else:
                 del out
@@ -138,34 +153,7 @@ def _trace(
     return tracer
 
 
-def step_loss(out: Tensor | tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]], targets: Tensor) -> Tensor:
-    """What a model puts out, and a class for each of its outputs -> the loss of a training step."""
-    logits, losses = (out, ()) if isinstance(out, Tensor) else out[:2]
-    loss = F.cross_entropy(logits.flatten(0, -2), targets)
-    return sum(losses, start=loss)
-
-
-def meta_inputs(graph: Graph, *, batch_size: int, seq_len: int, dtype: torch.dtype) -> Tensor:
-    """Inputs of a model without data."""
-    match spec_of(graph).input:
-        case TokenInput():
-            return torch.empty(batch_size, seq_len, dtype=torch.long, device="meta")
-        case FeatureInput(d_input=width):
-            return torch.empty(batch_size, seq_len, width, dtype=dtype, device="meta")
-        case image:
-            return torch.empty(
-                batch_size, image.n_channels, image.height, image.width, dtype=dtype, device="meta"
-            )
-
-
-def _n_targets(graph: Graph, batch_size: int, seq_len: int) -> int:
-    head: Op = graph.nodes["head"]["op"]
-    assert isinstance(head.config, HeadConfig)
-    n_outputs = stem_length(graph, graph.nodes["stem"]["op"], seq_len) if head.config.per_position else 1
-    return batch_size * n_outputs
-
-
-def _own_formulas(graph: Graph, zoo: Zoo) -> dict[str, OpFlops]:
+def _own_formulas(zoo: Zoo) -> dict[str, OpFlops]:
     found: dict[str, OpFlops] = {}
     for table in zoo.classes.values():
         for cls in table.values():
@@ -186,8 +174,16 @@ def _refused(graph: Graph, place: str, error: UnknownOperation) -> SpecError:
 
 
 def _assembled(
-    graph: Graph, small: Condensed, module: fx.GraphModule, prefill: PlacedTracer, train: PlacedTracer
+    graph: Graph,
+    small: Condensed,
+    module: fx.GraphModule,
+    zoo: Zoo,
+    traces: Sequence[PlacedTracer],
+    *,
+    inputs: int,
+    targets: int,
 ) -> TracedModel:
+    prefill, train = traces
     work = {}
     for name, op in ops(graph):
         if op.config is not None:
@@ -195,69 +191,36 @@ def _assembled(
             passes = [(prefill, "forward"), (train, "forward"), (train, "backward")]
             work[name] = NodeWork(*(tracer.tallies.get((phase, like), Tally()) for tracer, phase in passes))
     left_out = [layer.represented_by for layer in small.layers if layer.name != layer.represented_by]
-    parameters = [p for layer in left_out for p in module.get_submodule(layer).parameters()]
-    buffers = [b for layer in left_out for b in module.get_submodule(layer).buffers()]
+    absent = [t for layer in left_out for t in _tensors(module.get_submodule(layer))]
     order = [layer.represented_by for layer in small.layers]
     # Without gradients all that outlives a layer are side products, which go with the model's output.
-    side = {s.place: s.left for s in _stretches(prefill, "forward", merged=False) if s.place}
+    side = {s.place: s.left for s in stretches(prefill, "forward", merged=False) if s.place}
     late = sum(side[name] for name in left_out)
-    forward = _run(train, "forward", order, start=0, late=late)
+    forward = run_of(train, "forward", order, start=0, late=late)
     return TracedModel(
         work=work,
-        held=train.spans[0].entry + sum(t.numel() * t.element_size() for t in (*parameters, *buffers)),
-        parameters=tuple(p.numel() for p in (*module.parameters(), *parameters)),
-        prefill=_run(prefill, "forward", order, start=0, late=late),
+        held=prefill.spans[0].entry + sum(t.numel() * t.element_size() for t in absent),
+        inputs=inputs,
+        targets=targets,
+        parameter_groups=_groups(small, module, Counter(left_out), zoo),
+        prefill=run_of(prefill, "forward", order, start=0, late=late),
         forward=forward,
-        backward=_run(train, "backward", order[::-1], start=forward.end),
+        backward=run_of(train, "backward", order[::-1], start=forward.end),
         n_layers_traced=len({unit_of(name) for name, _ in ops(small.graph)} - {""}),
     )
 
 
-def _run(tracer: PlacedTracer, phase: str, order: Sequence[str], *, start: int, late: int = 0) -> Run:
-    """The memory of a whole model's pass, from that of one with a layer of every kind.
-
-    ``order`` says which layer of the traced model each one is like, and is empty if all were traced;
-    ``start`` is what lives at first, ``late`` what layers that were left out would give up at the end.
-    """
-    first, *others = _stretches(tracer, phase, merged=not order)
-    layers = {s.place: s for s in others if s.place}
-    outside = [s for s in others if not s.place]
-    assert not first.place, "a pass begins and ends outside the layers"
-    assert len(outside) == bool(others), "layers follow one another"
-    assert len(layers) + len(outside) == len(others), "a layer is one stretch"
-    assert set(order) == set(layers), f"{set(order) ^ set(layers)} did not run"
-    live = peak = start
-    for stretch in (first, *(layers[name] for name in order), *outside):
-        peak = max(peak, live + stretch.rise)
-        live += stretch.left
-    return Run(peak, live - late)
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]
 
 
-@dataclass(frozen=True)
-class _Stretch:
-    """All that runs in a layer, or between layers: the most bytes beyond those at its start; those left."""
-
-    place: str
-    rise: int
-    left: int
-
-
-def _stretches(tracer: PlacedTracer, phase: str, *, merged: bool) -> list[_Stretch]:
-    """The stretches of one phase in their order, all in one if ``merged``.
-
-    The span after it says what is left at the end.
-    """
-    at = [i for i, span in enumerate(tracer.spans) if span.phase == phase]
-    spans = tracer.spans[at[0] : at[-1] + 1]
-    ends = [span.entry for span in tracer.spans[at[0] + 1 : at[-1] + 2]]
-    found: list[_Stretch] = []
-    entry = 0
-    for span, end in zip(spans, ends, strict=True):
-        place = "" if merged else unit_of(span.place)
-        if not found or found[-1].place != place:
-            entry = span.entry
-            found.append(_Stretch(place, span.peak - entry, end - entry))
-        else:
-            rise = max(found[-1].rise, span.peak - entry)
-            found[-1] = _Stretch(place, rise, end - entry)
-    return found
+def _groups(
+    small: Condensed, module: fx.GraphModule, left_out: Counter[str], zoo: Zoo
+) -> tuple[tuple[int, ...], ...]:
+    """Elements of all weights in their optimizer's groups, those of left-out layers among them."""
+    model = CompiledModel(graph=small.graph, module=module, zoo=zoo, seed=0)
+    groups = []
+    for group in model.param_groups(lr=1.0, weight_decay=1.0):
+        sizes = [(p.numel(), 1 + left_out[unit_of(n)]) for n, p in zip(group["names"], group["params"])]
+        groups.append(tuple(n_elements for n_elements, times in sizes for _ in range(times)))
+    return tuple(groups)

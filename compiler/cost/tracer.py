@@ -24,7 +24,6 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from compiler.cost.op_flops import FLOPS, Formula, recomputed_flops
-from compiler.cost.workspaces import workspace_bytes
 from compiler.cost.zero_ops import acts_on_elements, is_zero_cost
 
 
@@ -57,13 +56,12 @@ class Tracer(TorchDispatchMode):
     what existed before.
     """
 
-    def __init__(self, extra: Mapping[str, Formula] | None = None, *, workspaces: bool = True):
+    def __init__(self, extra: Mapping[str, Formula] | None = None):
         super().__init__()  # type: ignore[no-untyped-call]
         self.tally = Tally()
         self.live = self.peak = self.last_peak = 0
         self.peak_at = ""
         self._extra = dict(extra or {})
-        self._workspaces = workspaces
         self._known: dict[Any, tuple[str, Formula | None, bool]] = {}
         self._storages: dict[int, weakref.ref[Any]] = {}
 
@@ -92,8 +90,7 @@ class Tracer(TorchDispatchMode):
         for tensor in outputs:
             new += self._born(tensor)
         self.live += new
-        scratch = workspace_bytes(name, args) if self._workspaces else 0
-        self.last_peak = self.live + scratch
+        self.last_peak = self.live
         if self.last_peak > self.peak:
             self.peak, self.peak_at = self.last_peak, name
         return out
@@ -192,6 +189,18 @@ class FusedAttention(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+def backward(ends: Sequence[Tensor]) -> None:
+    """``torch.autograd.backward`` with a gradient for each of ``ends``, under ``FusedAttention`` too.
+
+    torch's own function would be taken for one to override, and what a checkpoint runs again inside of it
+    would go without the mode.
+    """
+    gradients = tuple(torch.ones_like(end) for end in ends)
+    torch.autograd.Variable._execution_engine.run_backward(
+        tuple(ends), gradients, False, False, (), allow_unreachable=True, accumulate_grad=True
+    )
+
+
 def _attend(
     query: Tensor,
     key: Tensor,
@@ -236,7 +245,7 @@ def _cpu_fuses(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *options: A
 
 
 def _stand_in(t: Tensor) -> Tensor:
-    row = torch.empty(max(1, t.shape[-1]), dtype=t.dtype)
+    row = torch.empty(max(1, t.shape[-1]), dtype=t.dtype, device="cpu")
     flat = row.as_strided(t.shape, (0,) * (t.dim() - 1) + (1,))
     return flat.requires_grad_(t.requires_grad) if t.dtype.is_floating_point else flat
 

@@ -19,7 +19,9 @@ def acts_on_elements(op: str) -> bool:
 
 def _is_in(op: str, names: frozenset[str]) -> bool:
     namespace, _, name = op.partition("::")
-    return namespace in ("aten", "prims") and (name in names or name.removesuffix("_") in names)
+    return namespace in ("aten", "prim", "prims", "profiler") and (
+        name in names or name.removesuffix("_") in names
+    )
 
 
 _ELEMENTWISE = """
@@ -85,7 +87,7 @@ _DISPATCHED_MOVEMENT = """
     unfold_backward diagonal_backward index_select_backward value_selecting_reduction_backward
     slice_inverse split_copy view_copy expand_copy t_copy _foreach_copy _foreach_zero set resize
     promote_types result_type convert_element_type empty_permuted new_empty_strided broadcast_in_dim
-    _efficientzerotensor zero
+    _efficientzerotensor zero _record_function_enter_new _record_function_exit
 """
 _ON_ELEMENTS = frozenset((_ELEMENTWISE + _REDUCTIONS + _DISPATCHED_ELEMENTWISE).split())
 _ZERO_COST = _ON_ELEMENTS | frozenset((_MOVEMENT + _CREATION + _SCALARS + _DISPATCHED_MOVEMENT).split())

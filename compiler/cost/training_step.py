@@ -1,0 +1,69 @@
+"""What a training step is wherever its memory is spoken of: its options, inputs, loss and optimizer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from archspec.inputs import FeatureInput, TokenInput
+from compiler.cost.closed_form import stem_length
+from compiler.graph import Graph, Op, spec_of
+from zoo.contract import HeadConfig
+
+Optimizer = Literal["adamw", "adamw_foreach", "sgd"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """How a training step goes, so that its memory can be said.
+
+    ``optimizer``: ``adamw`` one weight after the other or ``adamw_foreach`` in groups, ``sgd`` with momentum.
+    ``checkpointing``: layers run again backward (``compiler/checkpointing.py``). ``autocast``: weights in
+    float32, most products in bfloat16. With several ``micro_batches`` gradients of the earlier ones are there
+    already; the batch size is that of one.
+    """
+
+    optimizer: Optimizer = "adamw"
+    checkpointing: bool = False
+    autocast: bool = False
+    micro_batches: int = 1
+
+
+PLAIN_STEP = Step()
+
+
+def step_loss(out: Tensor | tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]], targets: Tensor) -> Tensor:
+    """What a model puts out, and a class for each of its outputs -> the loss of a training step."""
+    logits, losses = (out, ()) if isinstance(out, Tensor) else out[:2]
+    loss = F.cross_entropy(logits.flatten(0, -2), targets)
+    return sum(losses, start=loss)
+
+
+def empty_inputs(graph: Graph, *, batch_size: int, seq_len: int, dtype: torch.dtype) -> Tensor:
+    """A model's inputs, not filled."""
+    match spec_of(graph).input:
+        case TokenInput():
+            return torch.empty(batch_size, seq_len, dtype=torch.long)
+        case FeatureInput(d_input=width):
+            return torch.empty(batch_size, seq_len, width, dtype=dtype)
+        case image:
+            return torch.empty(batch_size, image.n_channels, image.height, image.width, dtype=dtype)
+
+
+def n_targets(graph: Graph, batch_size: int, seq_len: int) -> int:
+    """Classes that the loss is asked for: one per output of the model."""
+    head: Op = graph.nodes["head"]["op"]
+    assert isinstance(head.config, HeadConfig)
+    n_outputs = stem_length(graph, graph.nodes["stem"]["op"], seq_len) if head.config.per_position else 1
+    return batch_size * n_outputs
+
+
+def build_optimizer(optimizer: Optimizer, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """The optimizer that ``optimizer`` speaks of."""
+    if optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=1e-3, momentum=0.9, foreach=False)
+    return torch.optim.AdamW(groups, lr=1e-3, foreach=optimizer == "adamw_foreach")
