@@ -31,6 +31,7 @@ class Candidate:
     costs: Mapping[str, float]
     payload: Mapping[str, Any]  # JSON: what a worker needs to build it
     baseline: str | None = None
+    active: frozenset[str] | None = None  # the genes that shape it; None: not known
 
 
 class Unfit(Exception):

@@ -24,7 +24,13 @@ def constraints(budgets: Mapping[str, Budget], quantities: Mapping[str, float]) 
     return {name: budgets[name].excess(quantities[name]) for name in sorted(budgets)}
 
 
-def frozen_trial(genome: Genome, past: Past, attrs: Mapping[str, Any] | None = None) -> FrozenTrial:
+def frozen_trial(
+    genome: Genome,
+    past: Past,
+    attrs: Mapping[str, Any] | None = None,
+    *,
+    system_attrs: Mapping[str, Any] | None = None,
+) -> FrozenTrial:
     """One finished candidate as a trial of Optuna."""
     done = past.state == "done"
     return create_trial(
@@ -33,6 +39,7 @@ def frozen_trial(genome: Genome, past: Past, attrs: Mapping[str, Any] | None = N
         params=dict(past.genes),
         distributions=genome.distributions,
         user_attrs=dict(attrs or {}),
+        system_attrs=dict(system_attrs or {}),
         constraints=dict(past.constraints) if done and past.constraints is not None else None,
     )
 

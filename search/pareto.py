@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 Point = tuple[float, ...]
 
@@ -33,6 +35,25 @@ def hypervolume(points: Sequence[Point], reference: Point) -> float:
     inside = [p for p in points if all(x < r for x, r in zip(p, reference, strict=True))]
     front = [p for p, rank in zip(inside, ranks(inside), strict=True) if rank == 0]
     return _volume(sorted(set(front)), reference)
+
+
+def improvements(
+    front: Sequence[Point], candidates: Sequence[Point], reference: Point
+) -> npt.NDArray[np.float64]:
+    """For each candidate the hypervolume that it would add to ``front`` alone: (len(candidates),).
+
+    That is its box up to the reference, less what the points of the front, moved into that box, cover of it.
+    """
+    inside = [p for p in front if all(x < r for x, r in zip(p, reference, strict=True))]
+    best = _non_dominated(inside)
+    gains = np.zeros(len(candidates))
+    for index, candidate in enumerate(candidates):
+        if any(x >= r for x, r in zip(candidate, reference, strict=True)):
+            continue
+        box = math.prod(r - x for x, r in zip(candidate, reference, strict=True))
+        moved = [tuple(map(max, p, candidate)) for p in best]
+        gains[index] = box - hypervolume(moved, reference)
+    return gains
 
 
 def _is_dominated(point: np.ndarray, others: np.ndarray) -> bool:

@@ -22,7 +22,7 @@ from search.gates import refusal
 from search.genome import Genes
 from search.ledger import Asked, Trial
 from search.mirror import constraints
-from search.proposers import Past, proposer_class
+from search.proposers import Past, Problem, Screened, proposer_class
 
 _N_ATTEMPTS = 40  # calls of the proposer in one round,
 _N_LAST_ATTEMPTS = 200  # and where all that it proposed was turned away
@@ -60,9 +60,9 @@ class Rounds:
         self._study = study
         self._evaluator = evaluator
         self._weights = {task.label: task.weight for task in evaluator.tasks}
-        directions = list(study.objectives.values())
-        self._proposer = proposer_class(study.proposer)(evaluator.genome, directions)
-        self._fallback = proposer_class("random")(evaluator.genome, directions)
+        problem = Problem(evaluator.genome, study.objectives, self._screen)
+        self._proposer = proposer_class(study.proposer)(problem)
+        self._fallback = proposer_class("random")(problem)
         self.key = _digest(sorted((name, b.op, b.value) for name, b in study.budgets.items()))
         self._past: dict[int, tuple[str, Past]] = {}  # by trial: its hash, and what a proposer sees
         self._spellings: set[tuple[Any, ...]] = set()  # genes that need no second look
@@ -161,6 +161,16 @@ class Rounds:
             out.settle(candidate.hash, "refused", document)
         else:
             out.ask(candidate, document)
+
+    def _screen(self, genes: Genes) -> Screened | None:
+        """What a proposer may know of ``genes`` before anything runs; None where nothing would be run."""
+        try:
+            candidate = self._evaluator.candidate(genes)
+        except Unfit:
+            return None
+        if refusal(candidate, self._study.budgets) is not None:
+            return None
+        return Screened(candidate.hash, candidate.genes, candidate.costs, candidate.strip, candidate.active)
 
     def _as_past(self, trial: Trial, genes: Genes) -> Past:
         if trial.status != "done":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -31,14 +31,41 @@ class Past:
     constraints: Mapping[str, float] | None = None
 
 
+@dataclass(frozen=True)
+class Screened:
+    """What is known of a candidate that can be built and keeps every closed-form budget.
+
+    ``genes`` are the evaluator's own spelling: where several spell one architecture, it may always give one.
+    """
+
+    hash: str
+    genes: Genes
+    costs: Mapping[str, float]
+    strip: tuple[tuple[str, str], ...]
+    active: frozenset[str] | None = None  # the genes that shape it; None: all of them
+
+
+Screen = Callable[[Genes], Screened | None]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is searched, for what, and a quick test that tells which genes need no evaluation (None)."""
+
+    genome: Genome
+    objectives: Mapping[str, Direction]
+    screen: Screen
+
+
 class Proposer(ABC):
     """History -> candidates worth trying."""
 
     kind: ClassVar[str]
 
-    def __init__(self, genome: Genome, directions: Sequence[Direction]):
-        self.genome = genome
-        self.directions = tuple(directions)
+    def __init__(self, problem: Problem):
+        self.problem = problem
+        self.genome = problem.genome
+        self.directions = tuple(problem.objectives.values())
 
     @abstractmethod
     def propose(self, history: Sequence[Past], *, k: int, seed: int) -> list[dict[str, Any]]:

@@ -13,12 +13,11 @@ from table_study import InlineExecutor, TableEvaluator, make_study
 from archspec.errors import SpecError
 from archspec.source import parse_source
 from archspec.space import Space
-from search import proposers
 from search.candidates import _gene
 from search.driver import search
 from search.genome import Gene, Genome
 from search.mirror import constraints, frozen_trial, hide_password, mirror
-from search.proposers import Past, proposer_class
+from search.proposers import Past
 
 GENOME = Genome(
     (
@@ -68,55 +67,6 @@ def test_a_space_s_holes_of_all_branches_are_genes() -> None:
     assert list(genome.by_name) == ["layers[0].token_mixer", "layers[0].token_mixer<a>.window"]
     for _ in range(20):
         space.fill(genome.sample(random.Random(_)))
-
-
-@pytest.mark.parametrize("kind", proposers.kinds())
-class TestEveryProposer:
-    def history(self, n: int) -> list[Past]:
-        rng = random.Random(5)
-        return [
-            Past(
-                g := GENOME.sample(rng), "done", (g["width"], g["share"]), {"b": -1.0, "a": g["width"] - 6.0}
-            )
-            for _ in range(n)
-        ]
-
-    @pytest.mark.parametrize("n", [0, 3, 30])
-    def test_proposes_values_of_every_gene(self, kind: str, n: int) -> None:
-        proposer = proposer_class(kind)(GENOME, ["maximize", "minimize"])
-        proposals = proposer.propose(self.history(n), k=4, seed=1)
-        assert len(proposals) == 4
-        for genes in proposals:
-            assert all(gene.holds(genes[gene.name]) for gene in GENOME.genes)
-
-    def test_is_a_function_of_history_and_seed(self, kind: str) -> None:
-        def propose(seed: int) -> list[dict[str, Any]]:
-            proposer = proposer_class(kind)(GENOME, ["maximize", "minimize"])
-            return proposer.propose(self.history(20), k=4, seed=seed)
-
-        assert propose(1) == propose(1)
-        assert propose(1) != propose(2)
-
-    def test_takes_a_history_of_failures_refusals_and_pending_candidates(self, kind: str) -> None:
-        rng = random.Random(1)
-        states = ("failed", "refused", "pending")
-        history = [Past(GENOME.sample(rng), state) for state in states for _ in range(5)]  # type: ignore[arg-type]
-        proposer = proposer_class(kind)(GENOME, ["maximize", "minimize"])
-        assert len(proposer.propose([*self.history(15), *history], k=2, seed=0)) == 2
-
-
-def test_tpe_learns_what_random_does_not() -> None:
-    """A hundred known candidates say that wide is good; TPE's proposals are wider than chance."""
-    rng = random.Random(0)
-    history = [
-        Past(g := GENOME.sample(rng), "done", (float(g["width"] == 10 and g["mixer"] == 3), 0.0), {})
-        for _ in range(100)
-    ]
-    hits = {}
-    for kind in ("tpe", "random"):
-        proposals = proposer_class(kind)(GENOME, ["maximize", "minimize"]).propose(history, k=40, seed=0)
-        hits[kind] = sum(genes["width"] == 10 and genes["mixer"] == 3 for genes in proposals)
-    assert hits["tpe"] > 3 * hits["random"]
 
 
 def test_constraints_have_every_key_in_one_order() -> None:

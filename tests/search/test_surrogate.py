@@ -1,0 +1,84 @@
+"""The surrogate and its features: judged on values it has not seen, exact where it claims to be."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from search.features import Features
+from search.genome import Gene, Genome
+from search.pareto import hypervolume, improvements
+from search.proposers import Screened
+from search.surrogate import Surrogate, _leave_one_out
+
+
+def test_leave_one_out_is_what_refitting_without_each_row_predicts() -> None:
+    rng = np.random.default_rng(0)
+    features, target = rng.normal(size=(12, 4)), rng.normal(size=12)
+    found = _leave_one_out(features, features.T @ features, target, 2.0)
+    for row in range(12):
+        kept = np.arange(12) != row
+        rest = features[kept]
+        weights = np.linalg.solve(rest.T @ rest + 2.0 * np.eye(4), rest.T @ target[kept])
+        assert found[row] == pytest.approx(features[row] @ weights, rel=1e-9)
+
+
+def test_a_linear_law_is_predicted_and_noise_is_not() -> None:
+    rng = np.random.default_rng(1)
+    features = rng.normal(size=(80, 6))
+    law = features @ np.array([3.0, -2.0, 0.0, 1.0, 0.0, 0.5]) + 10
+    assert Surrogate(features, law, seed=0).correlation > 0.95
+    assert Surrogate(features, rng.normal(size=80), seed=0).correlation < 0.3
+
+
+def test_draws_differ_and_keep_the_units_of_the_values() -> None:
+    rng = np.random.default_rng(1)
+    features = rng.normal(size=(60, 4))
+    law = 1e6 + 1e4 * features[:, 0]
+    surrogate, draws = Surrogate(features, law, seed=0), random.Random(0)
+    first, second = surrogate.draw(features, draws), surrogate.draw(features, draws)
+    assert not np.array_equal(first, second)
+    assert np.abs(first - law).mean() < 3e3
+
+
+def test_a_product_of_two_choices_is_left_to_the_trees() -> None:
+    rng = np.random.default_rng(2)
+    features = rng.choice([-1.0, 1.0], size=(150, 4))
+    surrogate = Surrogate(features, features[:, 0] * features[:, 1], seed=0)
+    assert surrogate._trees.correlation > 0.7 > surrogate._ridge.correlation
+
+
+def test_features_name_what_varies_and_leave_out_inactive_genes() -> None:
+    genome = Genome((Gene("a", "choice", options=("x", "y")), Gene("b", "int", low=1, high=8, log=True)))
+    rows = [
+        Screened("1", {"a": "x", "b": 1}, {"params": 10.0}, (("attention", "mlp"), ("pool", "mlp"))),
+        Screened("2", {"a": "y", "b": 8}, {"params": 99.0}, (("pool", "mlp"),), frozenset({"a"})),
+    ]
+    features = Features(genome, rows)
+    table = features(rows)
+    assert table.shape[0] == 2
+    assert np.allclose(table.mean(axis=0), 0)
+    assert np.allclose(table.std(axis=0), 1)
+    other = replace(rows[1], genes={"a": "y", "b": 1})
+    assert np.array_equal(features([other]), features([rows[1]])), "b is not active there"
+
+
+POINTS = st.lists(st.tuples(*[st.integers(0, 12).map(float)] * 3), max_size=8)
+
+
+@settings(max_examples=150, deadline=None)
+@given(front=POINTS, candidates=POINTS, n=st.integers(1, 3))
+def test_an_improvement_is_the_hypervolume_that_a_point_adds(
+    front: list[tuple[float, ...]], candidates: list[tuple[float, ...]], n: int
+) -> None:
+    front, candidates = [p[:n] for p in front], [p[:n] for p in candidates]
+    reference = (10.0,) * n
+    found = improvements(front, candidates, reference)
+    for gain, candidate in zip(found, candidates, strict=True):
+        more = hypervolume([*front, candidate], reference)
+        assert gain == pytest.approx(more - hypervolume(front, reference), abs=1e-9)
