@@ -47,17 +47,26 @@ def routed_cross_attention(
     scores = scores.transpose(-1, -2)  # (B, H, C, N)
     if mask is not None:
         scores = scores.masked_fill(~mask[:, None, None], -math.inf)
-    picked = scores.topk(min(window, N), dim=-1, sorted=False).indices  # (B, H, C, w)
-    picked = picked.gather(2, owner[..., None].expand(-1, -1, -1, picked.shape[-1]))  # (B, H, n, w)
-    head = torch.arange(B * H, device=q.device).view(B, H, 1, 1) * N
-    rows = (picked + head).flatten()
-    keys, values = (t.reshape(B * H * N, K).index_select(0, rows).view(B * H, n, -1, K) for t in (k, v))
+
+    def of_owners(t: Tensor) -> Tensor:
+        """(B, H, C, .) -> (B, H, n, .)."""
+        return t.gather(2, owner[..., None].expand(-1, -1, -1, t.shape[-1]))
+
+    if n < C:  # few queries, as where tokens are decoded: most centroids need not pick, most keys not move
+        picked = of_owners(scores).topk(min(window, N), dim=-1, sorted=False).indices
+        index = picked.flatten(2)[..., None].expand(-1, -1, -1, K)
+        keys, values = (t.gather(2, index).view(B * H, n, -1, K) for t in (k, v))
+    else:
+        picked = of_owners(scores.topk(min(window, N), dim=-1, sorted=False).indices)  # (B, H, n, w)
+        head = torch.arange(B * H, device=q.device).view(B, H, 1, 1) * N
+        rows = (picked + head).flatten()
+        keys, values = (t.reshape(B * H * N, K).index_select(0, rows).view(B * H, n, -1, K) for t in (k, v))
     if mask is None:
         y = F.scaled_dot_product_attention(queries, keys, values)
     else:
         # Where the source is all padding, a query reads padding, finite, and is zeroed afterwards.
         nothing = ~mask.any(-1)[:, None, None, None]  # (B, 1, 1, 1)
-        real = mask[:, None].expand(B, H, N).reshape(-1).index_select(0, rows).view(B, H, n, -1)
+        real = mask[:, None].expand(B, H, N).gather(2, picked.flatten(2)).view(B, H, n, -1)
         allowed = (real | nothing).flatten(0, 1)[:, :, None]  # (B H, n, 1, w)
         y = F.scaled_dot_product_attention(queries, keys, values, attn_mask=allowed)
     y = y.view(B, H, n * size, K).gather(2, place)

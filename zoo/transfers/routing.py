@@ -161,7 +161,7 @@ class RoutingTransfer(WithCentroids, Transfer):
             return self._attend(q, k, v, None, mask)
         seen = normalised(k[:, : self.n_routed])
         scores = router_scores(seen, self.centroids)  # (B, R, N, C)
-        y = self._attend(q, k, v, scores, mask)
+        y = self._attend(q, self._as_read(k), v, scores, mask)
         if not self.training:
             return self._without_products(y)
         cluster, C = nearest(scores, mask), self.config.n_clusters
@@ -180,8 +180,9 @@ class RoutingTransfer(WithCentroids, Transfer):
         )
         seen = normalised(k[:, :R])
         routed = dense_routed_cross_attention(
-            *self._routed(q, k), v[:, :R], q_scores.argmax(-1), k_scores, window=c.cluster_window, mask=mask
-        )
+            self._unscaled(self._as_read(q)[:, :R]), self._as_read(k)[:, :R], v[:, :R], q_scores.argmax(-1),
+            k_scores, window=c.cluster_window, mask=mask,
+        )  # fmt: skip
         y = self._merge([routed, local])
         if not self.training:
             return self._without_products(y)
@@ -190,11 +191,12 @@ class RoutingTransfer(WithCentroids, Transfer):
         return MixerOutput(y, loss, routing_dense.cluster_statistics(seen, cluster, n_clusters=c.n_clusters))
 
     def remember(self, source: Tensor) -> State:
-        """Keys and values (B, N, A), scores of the routed heads' keys (B, N, R C)."""
-        state = {"k": self.k(source), "v": self.v(source)}
+        """Keys as they are read, values (B, N, A), scores of the routed heads' keys (B, N, R C)."""
+        k, v = self._heads(self.k(source)), self.v(source)
+        state = {"k": self._as_read(k).transpose(1, 2).flatten(2), "v": v}
         if self.n_routed:
-            seen = normalised(self._heads(state["k"])[:, : self.n_routed])
-            state["scores"] = router_scores(seen, self.centroids).transpose(1, 2).flatten(2)
+            scores = router_scores(normalised(k[:, : self.n_routed]), self.centroids)
+            state["scores"] = scores.transpose(1, 2).flatten(2)
         return state
 
     def recall(self, queries: Tensor, state: State, *, first: int = 0) -> Tensor:
@@ -214,13 +216,14 @@ class RoutingTransfer(WithCentroids, Transfer):
         *,
         first: int | None = None,
     ) -> Tensor:
-        """q (B, H, M, K), k, v (B, H, N, K), scores of keys (B, R, N, C) -> (B, M, Dq)."""
+        """q (B, H, M, K), k as it is read, v (B, H, N, K), scores of keys (B, R, N, C) -> (B, M, Dq)."""
         c, R, ys = self.config, self.n_routed, []
         if scores is not None:
             own = nearest(router_scores(normalised(q[:, :R]), self.centroids))  # (B, R, M)
+            routed = self._unscaled(self._as_read(q)[:, :R])
             ys.append(
                 routed_cross_attention(
-                    *self._routed(q, k), v[:, :R], own, scores, window=c.cluster_window, mask=mask
+                    routed, k[:, :R], v[:, :R], own, scores, window=c.cluster_window, mask=mask
                 )
             )
         if c.n_heads > R:
@@ -228,13 +231,16 @@ class RoutingTransfer(WithCentroids, Transfer):
             ys.append(aligned_attention(*local, window=c.window, first=first, mask=mask))
         return self._merge(ys)
 
-    def _routed(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries and keys of the routed heads, as attention takes them."""
-        q, k = q[:, : self.n_routed], k[:, : self.n_routed]
+    def _as_read(self, x: Tensor) -> Tensor:
+        """Queries or keys (B, H, L, K): those of routed heads normalised, where they officially are."""
         if self.config.compat == "none":
-            return q, k
-        unscaled = q.shape[-1] ** 0.5  # against the factor in the attention
-        return unscaled * normalised(q).to(q.dtype), normalised(k).to(k.dtype)
+            return x
+        R = self.n_routed
+        return torch.cat([normalised(x[:, :R]).to(x.dtype), x[:, R:]], dim=1)
+
+    def _unscaled(self, q: Tensor) -> Tensor:
+        """Queries of routed heads, against the factor in the attention, which officially is none."""
+        return q if self.config.compat == "none" else q.shape[-1] ** 0.5 * q
 
     def _heads(self, x: Tensor) -> Tensor:
         """(B, L, A) -> (B, H, L, K)."""
