@@ -168,6 +168,25 @@ def test_di_length_guard() -> None:
         build("dense", data_dependent=False)(tokens(25))
 
 
+@pytest.mark.parametrize("structure", ["toeplitz", "attention", "low_rank"])
+def test_a_table_ends_in_decoding_too(structure: str) -> None:
+    mixer = build(structure, causal=True, data_dependent=False)
+    _, state = mixer.prefill(tokens(L), mixer.init_state(2, dtype=torch.float64, device="cpu"))
+    with pytest.raises((ValueError, IndexError), match=f"at most max_len {L}|out of bounds"):
+        mixer.step(tokens(1)[:, 0], state)
+
+
+def test_a_low_rank_state_does_not_grow() -> None:
+    mixer = build("low_rank", causal=True, d_qk=3)
+    state = mixer.init_state(2, dtype=torch.float64, device="cpu")
+    for n in (1, 20):
+        _, state = mixer.prefill(tokens(n), mixer.init_state(2, dtype=torch.float64, device="cpu"))
+        assert state["sum"].shape == (2, H, 3, 8)
+    assert mixer.config.capabilities().decode == "constant"
+    assert Config(structure="attention").capabilities().decode == "growing"
+    assert Config(structure="cauchy").capabilities().decode == "none"
+
+
 def _spec(mixer: str, *, causal: bool) -> str:
     return (
         f"archspec: 1\nname: m\ninput: {{kind: tokens, vocab_size: 16, seq_len: 32}}\ncausal: {str(causal).lower()}\n"
