@@ -159,6 +159,24 @@ def test_tables_learn_from_their_start(structure: str) -> None:
         assert table.grad[1:L].abs().max() > 0
 
 
+@BOTH
+def test_decays_stay_in_float32(data_dependent: bool) -> None:
+    mixer, x = build("quasiseparable", data_dependent=data_dependent).float(), tokens().float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        _, _, inputs, steps = mixer._inputs(x, None)
+        ways = mixer.structure._ways(inputs, steps, None)  # type: ignore[operator]
+    assert {t.dtype for way in ways for t in (way.dt, way.log_decay)} == {torch.float32}
+
+
+@pytest.mark.parametrize(("structure", "data_dependent"), FORMS)
+def test_runs_in_bfloat16(structure: str, data_dependent: bool) -> None:
+    mixer, x = build(structure, data_dependent=data_dependent).float(), tokens().float()
+    exact = mixer(x)
+    y = mixer.bfloat16()(x.bfloat16())
+    assert y.dtype == torch.bfloat16
+    assert (y.float() - exact).norm() < 0.05 * exact.norm()
+
+
 def test_di_length_guard() -> None:
     """A matrix of tables is bound to their length."""
     config = Config(structure="cauchy", data_dependent=False, max_len=16)
