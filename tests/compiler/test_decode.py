@@ -23,6 +23,8 @@ HYBRID = """
 - {token_mixer: {parallel: [{kind: attention, window: 4}, {kind: mamba2, d_head: 16}], combine: concat}}
 - {token_mixer: {kind: routing, n_clusters: 3, cluster_window: 6, window: 5}}
 - {token_mixer: {kind: combiner, span: 5}}
+- {token_mixer: {kind: matrix, structure: toeplitz, d_head: 8}}
+- {token_mixer: {kind: matrix, structure: low_rank, data_dependent: false, max_len: 24, d_head: 8, d_qk: 3}}
 - loop: 2
   layers: [{token_mixer: {kind: mamba2, d_head: 8}, channel_mixer: mlp, residual: post, norm: layernorm}]
 """

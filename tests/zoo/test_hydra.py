@@ -242,6 +242,26 @@ def test_bfloat16_stays_close(config: Config) -> None:
     assert (y.float() - mixer(x)).norm() < 0.03 * mixer(x).norm()
 
 
+def test_decays_stay_in_float32() -> None:
+    """Under bf16 autocast, and in a module that is bf16 as a whole: step sizes, decays and carried states."""
+    mixer, x = build(CONFIGS["learned state"]).float(), tokens(40).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        _, values, *ways = mixer._inputs(x, None)
+    assert values.dtype == torch.bfloat16
+    assert {t.dtype for way in ways for t in (way.dt, way.log_decay)} == {torch.float32}
+    _, _, *ways = mixer.bfloat16()._inputs(x.bfloat16(), None)
+    assert {t.dtype for way in ways for t in (way.dt, way.log_decay)} == {torch.float32}
+
+
+@EACH
+def test_runs_in_bfloat16(config: Config) -> None:
+    mixer, x = build(config).float(), tokens(40).float()
+    exact = mixer(x)
+    y = mixer.bfloat16()(x.bfloat16())
+    assert y.dtype == torch.bfloat16
+    assert (y.float() - exact).norm() < 0.05 * exact.norm()
+
+
 @EACH
 def test_exports(config: Config) -> None:
     mixer, x = build(config), tokens(20)

@@ -159,6 +159,24 @@ def test_tables_learn_from_their_start(structure: str) -> None:
         assert table.grad[1:L].abs().max() > 0
 
 
+@BOTH
+def test_decays_stay_in_float32(data_dependent: bool) -> None:
+    mixer, x = build("quasiseparable", data_dependent=data_dependent).float(), tokens().float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        _, _, inputs, steps = mixer._inputs(x, None)
+        ways = mixer.structure._ways(inputs, steps, None)  # type: ignore[operator]
+    assert {t.dtype for way in ways for t in (way.dt, way.log_decay)} == {torch.float32}
+
+
+@pytest.mark.parametrize(("structure", "data_dependent"), FORMS)
+def test_runs_in_bfloat16(structure: str, data_dependent: bool) -> None:
+    mixer, x = build(structure, data_dependent=data_dependent).float(), tokens().float()
+    exact = mixer(x)
+    y = mixer.bfloat16()(x.bfloat16())
+    assert y.dtype == torch.bfloat16
+    assert (y.float() - exact).norm() < 0.05 * exact.norm()
+
+
 def test_di_length_guard() -> None:
     """A matrix of tables is bound to their length."""
     config = Config(structure="cauchy", data_dependent=False, max_len=16)
@@ -166,6 +184,25 @@ def test_di_length_guard() -> None:
     assert Config(structure="cauchy").capabilities().length_at_most is None
     with pytest.raises(ValueError, match="at most max_len 24 positions, got 25"):
         build("dense", data_dependent=False)(tokens(25))
+
+
+@pytest.mark.parametrize("structure", ["toeplitz", "attention", "low_rank"])
+def test_a_table_ends_in_decoding_too(structure: str) -> None:
+    mixer = build(structure, causal=True, data_dependent=False)
+    _, state = mixer.prefill(tokens(L), mixer.init_state(2, dtype=torch.float64, device="cpu"))
+    with pytest.raises((ValueError, IndexError), match=f"at most max_len {L}|out of bounds"):
+        mixer.step(tokens(1)[:, 0], state)
+
+
+def test_a_low_rank_state_does_not_grow() -> None:
+    mixer = build("low_rank", causal=True, d_qk=3)
+    state = mixer.init_state(2, dtype=torch.float64, device="cpu")
+    for n in (1, 20):
+        _, state = mixer.prefill(tokens(n), mixer.init_state(2, dtype=torch.float64, device="cpu"))
+        assert state["sum"].shape == (2, H, 3, 8)
+    assert mixer.config.capabilities().decode == "constant"
+    assert Config(structure="attention").capabilities().decode == "growing"
+    assert Config(structure="cauchy").capabilities().decode == "none"
 
 
 def _spec(mixer: str, *, causal: bool) -> str:

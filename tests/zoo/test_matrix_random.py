@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from equal_paths import assert_paths_agree, lengths_around, masks
+import torch
+from equal_paths import CLOSE, assert_paths_agree, lengths_around, masks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archspec import Site
+from zoo.causality import randomised
 from zoo.token_mixers.matrix import Matrix
 
 D = 6
@@ -53,5 +55,32 @@ def test_fast_equals_reference(structure: str, of_tokens: bool) -> None:
         length = lengths_around(data.draw, config.chunk_size, at_most=most)
         mask, seed = masks(data.draw, length), data.draw(st.integers(0, 9), label="seed")
         assert_paths_agree(Matrix(config, Site(D, 128, causal)), length, mask, seed=seed)
+
+    law()
+
+
+@pytest.mark.parametrize("of_tokens", [True, False], ids=["tokens", "tables"])
+@pytest.mark.parametrize("structure", ["toeplitz", "low_rank", "attention"])
+def test_steps_equal_the_whole(structure: str, of_tokens: bool) -> None:
+    """Token by token after a prefix of any length, from none to all but one."""
+
+    @settings(max_examples=20, deadline=None, derandomize=True, database=None)
+    @given(st.data())
+    def law(data: st.DataObject) -> None:
+        config = data.draw(configs(structure, of_tokens))
+        length = data.draw(st.integers(1, min(20, config.capabilities().length_at_most or 20)))
+        n = data.draw(st.integers(0, length - 1), label="prefix")
+        seed = data.draw(st.integers(0, 9), label="seed")
+        mixer = randomised(Matrix(config, Site(D, 128, causal=True)), seed)
+        assert isinstance(mixer, Matrix)
+        x = torch.randn(2, length, D, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        state, ys = mixer.init_state(2, dtype=x.dtype, device="cpu"), []
+        if n:
+            y, state = mixer.prefill(x[:, :n], state)
+            ys += y.unbind(1)
+        for token in x[:, n:].unbind(1):
+            y, state = mixer.step(token, state)
+            ys.append(y)
+        torch.testing.assert_close(torch.stack(ys, dim=1), mixer(x), **CLOSE)
 
     law()

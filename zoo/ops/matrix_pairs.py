@@ -25,7 +25,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.contract import State
 from zoo.ops.matrix_structure import (
+    Cache,
     Pairs,
     Sizes,
     Structure,
@@ -127,6 +129,42 @@ class LowRank(Pairs):
         m = self.scale * (q @ k.transpose(-1, -2))
         return m.tril() if self.sizes.causal else m
 
+    def init_state(self, batch_size: int, *, dtype: torch.dtype, device: torch.device | str) -> State:
+        shape = (batch_size, self.sizes.n_heads, self.sizes.d_qk, self.sizes.d_head)
+        state = {"sum": torch.zeros(shape, dtype=torch.promote_types(dtype, torch.float32), device=device)}
+        if not self.sizes.data_dependent:
+            state["position"] = torch.zeros(batch_size, dtype=torch.long, device=device)
+        return state
+
+    def remember(self, v: Tensor, inputs: Tensor, state: State) -> State:
+        """The sum of k_j v_j^T."""
+        _, k = self.pair(inputs)
+        after = {"sum": state["sum"] + multiply(k.transpose(-1, -2), v).transpose(1, 2)}
+        if "position" in state:
+            after["position"] = state["position"] + v.shape[1]
+        return after
+
+    def step(self, v: Tensor, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        if self.sizes.data_dependent:
+            q, k = inputs.view(inputs.shape[0], 2, self.sizes.n_heads, -1).unbind(1)  # (B, H, K)
+            after = {}
+        else:
+            q, k = self.queries[state["position"]], self.keys[state["position"]]
+            after = {"position": state["position"] + 1}
+        after["sum"] = state["sum"] + k[..., :, None] * v[..., None, :]
+        y = (self.scale * q[..., None, :]).to(after["sum"].dtype) @ after["sum"]
+        return y.squeeze(-2).to(v.dtype), after
+
+    @classmethod
+    def cache(cls, sizes: Sizes) -> Cache:
+        state = sizes.n_heads * sizes.d_qk * sizes.d_head
+        return Cache(0, wide=state, position_bytes=0 if sizes.data_dependent else 8)
+
+    @classmethod
+    def step_work(cls, sizes: Sizes, n: int, batch_size: int) -> Work:
+        state = batch_size * sizes.n_heads * sizes.d_qk * sizes.d_head
+        return Work(state, state, 2 * state, state)
+
     @classmethod
     def work(cls, sizes: Sizes, length: int, batch_size: int) -> Work:
         state = sizes.n_heads * sizes.d_qk * sizes.d_head
@@ -185,6 +223,21 @@ class Attention(Pairs):
             return scores.softmax(-1)
 
         return rows
+
+    def last_row(self, inputs: Tensor, kept: Tensor) -> Tensor:
+        n, H = kept.shape[1], self.sizes.n_heads
+        if self.sizes.data_dependent:
+            q = inputs.chunk(2, dim=-1)[0].view(-1, H, 1, self.sizes.d_qk)
+            k = kept.view(-1, n, H, self.sizes.d_qk).transpose(1, 2)
+        else:
+            q, k = self.queries[n - 1 : n].transpose(0, 1)[None], self.keys[:n].transpose(0, 1)[None]
+        return widened(q @ k.transpose(-1, -2) * self.sizes.d_qk**-0.5).softmax(-1)
+
+    @classmethod
+    def step_work(cls, sizes: Sizes, n: int, batch_size: int) -> Work:
+        rows = batch_size if sizes.data_dependent else 1
+        macs = n * sizes.n_heads * (rows * sizes.d_qk + batch_size * sizes.d_head)
+        return Work(macs, macs, 4 * rows * n * sizes.n_heads, 2 * rows * n * sizes.n_heads)
 
     @classmethod
     def work(cls, sizes: Sizes, length: int, batch_size: int) -> Work:

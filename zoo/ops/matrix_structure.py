@@ -2,7 +2,8 @@
 
 Every head multiplies its values (L, P) by an L x L matrix of some class. A data-dependent matrix is made of
 what each token supplies (``inputs``), another one of tables that reach up to ``max_len`` positions. A class
-gives its product (``forward``), the matrix itself (``matrix``), and what it costs.
+gives its product (``forward``), the matrix itself (``matrix``), and what it costs. A causal matrix also has
+its product row by row: of all values so far, whose weights ``last_row`` gives, unless a class knows better.
 
 Shapes: B batch, L length, H heads, P head width, K width of a query or key, n max_len; E numbers that a token
 supplies by way of the convolution, T numbers that pass it by. Values are zero at padding.
@@ -18,6 +19,8 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from zoo.contract import State
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,14 @@ class Work(NamedTuple):
     needed: int
     elementwise: int
     elements: int
+
+
+class Cache(NamedTuple):
+    """What a product row by row remembers of one sequence."""
+
+    per_token: int  # elements in the type of the values
+    wide: int = 0  # elements in float32 at least, whatever the length
+    position_bytes: int = 0
 
 
 class Structure(nn.Module):
@@ -84,6 +95,44 @@ class Structure(nn.Module):
         """Multiply-adds of the backward pass of ``forward``, done and needed: by default twice its own."""
         work = cls.work(sizes, length, batch_size)
         return 2 * work.macs, 2 * work.needed
+
+    def init_state(self, batch_size: int, *, dtype: torch.dtype, device: torch.device | str) -> State:
+        """What is remembered before the first token of a causal matrix: no values (B, 0, H, P), no inputs."""
+        shapes = {"values": (0, self.sizes.n_heads, self.sizes.d_head), "kept": (0, self.n_kept(self.sizes))}
+        return {k: torch.zeros(batch_size, *shape, dtype=dtype, device=device) for k, shape in shapes.items()}
+
+    def remember(self, v: Tensor, inputs: Tensor, state: State) -> State:
+        """v (B, L, H, P), inputs (B, L, E), the state before them -> the state after them."""
+        kept = inputs[..., inputs.shape[-1] - self.n_kept(self.sizes) :]
+        return {"values": torch.cat([state["values"], v], 1), "kept": torch.cat([state["kept"], kept], 1)}
+
+    def step(self, v: Tensor, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        """The next token's v (B, H, P) and inputs (B, E) -> its row of M v (B, H, P) and the next state."""
+        after = self.remember(v[:, None], inputs[:, None], state)
+        if not self.sizes.data_dependent and after["values"].shape[1] > self.sizes.max_len:
+            raise ValueError(f"a matrix of tables takes at most max_len {self.sizes.max_len} positions")
+        row = self.last_row(inputs, after["kept"])
+        return multiply(row, after["values"]).squeeze(1), after
+
+    def last_row(self, inputs: Tensor, kept: Tensor) -> Tensor:
+        """The last token's inputs (B, E), what is kept of all n (B, n, E') -> its row (B or 1, H, 1, n)."""
+        raise NotImplementedError(f"{type(self).__name__} has no causal form")
+
+    @classmethod
+    def n_kept(cls, sizes: Sizes) -> int:
+        """E', how many of a token's inputs later rows read, the last ones of E: by default its key."""
+        return cls.n_inputs(sizes) // 2
+
+    @classmethod
+    def cache(cls, sizes: Sizes) -> Cache:
+        """How large the state of ``step`` is, for one sequence."""
+        return Cache(sizes.n_heads * sizes.d_head + cls.n_kept(sizes))
+
+    @classmethod
+    def step_work(cls, sizes: Sizes, n: int, batch_size: int) -> Work:
+        """What ``step`` costs for the n-th token."""
+        macs = batch_size * n * sizes.n_heads * sizes.d_head
+        return Work(macs, macs, 0, batch_size * n * sizes.n_heads)
 
 
 class Pairs(Structure):

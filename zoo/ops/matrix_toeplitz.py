@@ -65,6 +65,18 @@ class Toeplitz(Structure):
             return table[..., :L], None
         return table[..., n - 1 : n - 1 + L], table[..., n - L : n - 1].flip(-1)
 
+    def last_row(self, inputs: Tensor, kept: Tensor) -> Tensor:
+        if self.sizes.data_dependent:
+            lags = widened(kept).transpose(1, 2)  # (B, H, n)
+        else:
+            lags = widened(self.lags)[None, :, : kept.shape[1]]
+        return self.scale * lags.flip(-1)[:, :, None]
+
+    @classmethod
+    def n_kept(cls, sizes: Sizes) -> int:
+        """A causal matrix reads all that a token supplies."""
+        return cls.n_inputs(sizes)
+
     @classmethod
     def n_inputs(cls, sizes: Sizes) -> int:
         """One number per head for each lag that a token supplies."""

@@ -10,6 +10,9 @@ Hydra's data-dependent diagonal W_D x + D. Low-rank, Toeplitz and quasiseparable
 Where M is not data-dependent it is bound to ``max_len`` positions, which also set the scale of its entries
 (attention and quasiseparable matrices are not scaled). Padding has x = 0, and attention does not read it.
 
+Causal attention and Toeplitz matrices decode with all values so far, a low-rank matrix with a state of
+constant size. The others look ahead in every row, so that no step can give one.
+
 Shapes: B batch, L length, D d_model, I d_inner = expand D, H = I / d_head heads, P d_head, K d_qk, k d_conv;
 E inputs and T steps of a token; C = I + E channels of the convolution.
 """
@@ -25,14 +28,14 @@ from torch import Tensor, nn
 
 from archspec import Capabilities, Cost, CostContext, MixerConfig, Site
 from archspec.components import spec_problem
-from zoo.contract import Mixer, ParamHint
+from zoo.contract import Mixer, ParamHint, State
 from zoo.ops.grouped_norm import grouped_rms_norm
 from zoo.ops.matrix_fourier import Dft, Vandermonde
 from zoo.ops.matrix_pairs import Attention, Cauchy, Dense, LowRank
 from zoo.ops.matrix_quasiseparable import Quasiseparable
-from zoo.ops.matrix_structure import Sizes, Structure
+from zoo.ops.matrix_structure import Cache, Sizes, Structure
 from zoo.ops.matrix_toeplitz import Toeplitz
-from zoo.ops.short_conv import short_conv
+from zoo.ops.short_conv import last_inputs, short_conv, short_conv_step
 
 Complexity = Literal["L", "L log L", "L^2"]
 
@@ -46,7 +49,11 @@ _STRUCTURES: dict[str, tuple[type[Structure], Complexity]] = {
     "attention": (Attention, "L^2"),
     "quasiseparable": (Quasiseparable, "L"),
 }
-_WITH_CAUSAL_FORM = ("toeplitz", "low_rank", "attention")
+_DECODE: dict[str, Literal["constant", "growing"]] = {  # those with a causal form
+    "toeplitz": "growing",
+    "low_rank": "constant",
+    "attention": "growing",
+}
 _WITHOUT_TOKENS = ("dense", "dft")  # no matrix of the class is made of what tokens supply
 _WITHOUT_QK = ("dense", "toeplitz", "dft")
 _TRANSFORMS_TABLES = ("toeplitz", "attention")  # a spectrum, scores: of tables, those of every sequence
@@ -112,7 +119,7 @@ class Matrix(Mixer):
                 d_qk=self.d_qk or 16,
                 max_len=self.max_len,
                 data_dependent=self.data_dependent,
-                causal=causal and self.structure in _WITH_CAUSAL_FORM,
+                causal=causal and self.structure in _DECODE,
                 chunk_size=self.chunk_size,
             )
 
@@ -131,9 +138,9 @@ class Matrix(Mixer):
             _, complexity = _STRUCTURES[self.structure]
             of_pairs = self.data_dependent and self.structure in ("cauchy", "low_rank", "attention")
             return Capabilities(
-                causal="switch" if self.structure in _WITH_CAUSAL_FORM else "never",
+                causal="switch" if self.structure in _DECODE else "never",
                 length_at_most=None if self.data_dependent else self.max_len,
-                decode="none",
+                decode=_DECODE.get(self.structure, "none"),
                 exact_softmax=self.structure == "attention",
                 needs_position=of_pairs and self.d_conv == 1,
                 works_once_per_batch=not self.data_dependent and self.structure in _TRANSFORMS_TABLES,
@@ -157,7 +164,16 @@ class Matrix(Mixer):
                 + I
                 + self.bias * (d_in + D)
             )
-            work = structure.work(sizes, ctx.seq_len, ctx.batch_size)
+            cache = structure.cache(sizes) if sizes.causal else Cache(0)
+            if ctx.phase == "decode":
+                n = ctx.context_len + ctx.seq_len
+                work, cache_read = (
+                    structure.step_work(sizes, n, ctx.batch_size),
+                    ctx.batch_size * n * cache.per_token,
+                )
+            else:
+                work, cache_read = structure.work(sizes, ctx.seq_len, ctx.batch_size), 0
+            tail = d_conv_in * (self.d_conv - 1) * ctx.item_bytes if sizes.causal else 0
             maps = ctx.tokens * (weights + d_conv_in * self.d_conv)
             wide = max(4, ctx.item_bytes)
             streams = 2 * D + 2 * d_in + 3 * d_conv_in + 8 * I
@@ -167,10 +183,13 @@ class Matrix(Mixer):
                 flops=2 * (maps + work.macs),
                 flops_needed=2 * (maps + work.needed),
                 flops_elementwise=ctx.tokens * (5 * d_conv_in + 12 * I) + work.elementwise,
-                bytes_moved=ctx.item_bytes * (params + ctx.tokens * streams) + 2 * wide * work.elements,
+                bytes_moved=ctx.item_bytes * (params + ctx.tokens * streams + cache_read)
+                + 2 * wide * work.elements,
                 activation_bytes=ctx.item_bytes * ctx.tokens * (D + d_in + 2 * d_conv_in + 5 * I)
                 + wide * work.elements,
                 workspace_bytes=wide * work.elements,
+                kv_bytes_per_token=ctx.item_bytes * cache.per_token,
+                state_bytes=tail + wide * cache.wide + cache.position_bytes,
             )
 
         def backward_flops(self, ctx: CostContext, forward: Cost) -> tuple[int, int]:
@@ -234,25 +253,52 @@ class Matrix(Mixer):
         y = torch.einsum("bhij,bjhp->bihp", m.expand(x.shape[0], -1, -1, -1), values)
         return self._finish(y, values, z)
 
+    def init_state(self, batch_size: int, *, dtype: torch.dtype, device: torch.device | str) -> State:
+        assert self.site.causal, "a bidirectional layer has no decode state"
+        conv = torch.zeros(batch_size, self.d_conv_in, self.config.d_conv - 1, dtype=dtype, device=device)
+        return {"conv": conv} | self.structure.init_state(batch_size, dtype=dtype, device=device)
+
+    def prefill(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        z, xs, steps = self._project(x)
+        values, inputs = self._parts(short_conv(xs, self.conv_weight, self.conv_bias, causal=True))
+        after = {"conv": last_inputs(xs, self.config.d_conv)} | self.structure.remember(values, inputs, state)
+        return self._finish(self.structure(values, inputs, steps, None), values, z), after
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        z, xs, _ = self._project(x)
+        xs, conv = short_conv_step(xs, state["conv"], self.conv_weight, self.conv_bias)
+        values, inputs = self._parts(xs)
+        y, after = self.structure.step(values, inputs, state)
+        return self._finish(y, values, z), {"conv": conv} | after
+
     def _inputs(self, u: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(B, L, D) -> z (B, L, I), x (B, L, H, P), inputs (B, L, E), steps (B, L, T); x = 0 at padding."""
-        most = self.config.capabilities().length_at_most
-        if most is not None and u.shape[1] > most:
-            raise ValueError(f"a matrix of tables takes at most max_len {most} positions, got {u.shape[1]}")
-        z, xs, steps = torch.split(self.in_proj(u), [self.d_inner, self.d_conv_in, self.n_steps], dim=-1)
+        z, xs, steps = self._project(u)
         if mask is not None:
             xs = xs.masked_fill(~mask[..., None], 0.0)
-        xs = short_conv(xs, self.conv_weight, self.conv_bias, causal=self.site.causal)
-        x, inputs = torch.split(xs, [self.d_inner, self.n_inputs], dim=-1)
-        x, inputs = F.silu(x), F.silu(inputs) if self.structure.takes_silu else inputs
+        x, inputs = self._parts(short_conv(xs, self.conv_weight, self.conv_bias, causal=self.site.causal))
         if mask is not None:
-            x = x.masked_fill(~mask[..., None], 0.0)
-        return z, x.view(*x.shape[:2], self.n_heads, -1), inputs, steps
+            x = x.masked_fill(~mask[..., None, None], 0.0)
+        return z, x, inputs, steps
+
+    def _project(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, L, D) or (B, D) -> z (..., I), x and inputs (..., I + E), steps (..., T)."""
+        most = self.config.capabilities().length_at_most
+        if most is not None and u.dim() == 3 and u.shape[1] > most:
+            raise ValueError(f"a matrix of tables takes at most max_len {most} positions, got {u.shape[1]}")
+        z, xs, steps = torch.split(self.in_proj(u), [self.d_inner, self.d_conv_in, self.n_steps], dim=-1)
+        return z, xs, steps
+
+    def _parts(self, xs: Tensor) -> tuple[Tensor, Tensor]:
+        """(..., I + E) -> x (..., H, P), inputs (..., E)."""
+        x, inputs = torch.split(xs, [self.d_inner, self.n_inputs], dim=-1)
+        inputs = F.silu(inputs) if self.structure.takes_silu else inputs
+        return F.silu(x).view(*x.shape[:-1], self.n_heads, -1), inputs
 
     def _finish(self, y: Tensor, x: Tensor, z: Tensor) -> Tensor:
-        """M x and x (B, L, H, P), z (B, L, I) -> (B, L, D): the residual, then the norm, then the gate."""
+        """M x and x (..., H, P), z (..., I) -> (..., D): the residual, then the norm, then the gate."""
         if self.config.has_diagonal:
-            diagonal = self.D_proj(x.flatten(-2)) + self.D_skip  # (B, L, H)
+            diagonal = self.D_proj(x.flatten(-2)) + self.D_skip  # (..., H)
             y = y + diagonal[..., None] * x
         elif self.config.residual != "none":
             y = y + x
