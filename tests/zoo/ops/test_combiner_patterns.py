@@ -107,7 +107,10 @@ def test_rank1_blocks(name: str, causal: bool) -> None:
 def test_logsparse_L_1_to_70(causal: bool) -> None:
     mixer = build(causal, variant="logsparse")
     for length in range(1, 71):
-        rows = matrix(mixer, heads(length))[0, 0]
+        tokens = heads(length)
+        want = mixer.pattern.reference(tokens, mixer.summary)
+        torch.testing.assert_close(attend(mixer, tokens), want, **CLOSE)
+        rows = matrix(mixer, tokens)[0, 0]
         everything = torch.ones(length, length, dtype=torch.bool)
         assert torch.equal(rows > 0, everything.tril() if causal else everything), length
         torch.testing.assert_close(rows.sum(-1), torch.ones(length, dtype=torch.float64), rtol=1e-12, atol=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from combiner_cases import SUMMARIES
 from hypothesis import given, settings
@@ -19,8 +20,7 @@ PRIMES = (2, 3, 5, 7, 13, 31, 37, 61, 67)
 
 
 @st.composite
-def configurations(draw: st.DrawFn) -> Combiner.Config:
-    variant = draw(st.sampled_from(["fixed", "logsparse", "axial", "mixture", "clustered"]))
+def configurations(draw: st.DrawFn, variant: str) -> Combiner.Config:
     fields: dict[str, Any] = {"variant": variant}
     if variant != "logsparse":
         fields["span"] = draw(st.sampled_from([1, 2, 3, 5, 8, 16, 30, 80]))
@@ -45,9 +45,9 @@ def configurations(draw: st.DrawFn) -> Combiner.Config:
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> tuple[Combiner.Config, bool, int, str, int]:
+def cases(draw: st.DrawFn, variant: str) -> tuple[Combiner.Config, bool, int, str, int]:
     """A configuration, whether it is causal, a length, where there is padding, and a seed."""
-    config = draw(configurations())
+    config = draw(configurations(variant))
     block = 16 if config.variant == "logsparse" else min(config.span, 33)
     edges = [max(1, many * block + more) for many in (1, 2) for more in (-1, 0, 1)]
     length = draw(st.sampled_from([1, *PRIMES, *edges]))
@@ -66,11 +66,12 @@ def mask_of(padding: str, length: int) -> Tensor | None:
     }[padding]
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, database=None)
-@given(cases())
-def test_augmented_kv(case: tuple[Combiner.Config, bool, int, str, int]) -> None:
+@pytest.mark.parametrize("variant", ["fixed", "logsparse", "axial", "mixture", "clustered"])
+@settings(max_examples=100, deadline=None, derandomize=True, database=None)
+@given(data=st.data())
+def test_augmented_kv(variant: str, data: st.DataObject) -> None:
     """Attention to tokens and summaries, one by one: values and gradients, of the auxiliary loss too."""
-    config, causal, length, padding, seed = case
+    config, causal, length, padding, seed = data.draw(cases(variant))
     mixer = randomised(Combiner(config, Site(6, 128, causal)), seed).train()
     assert isinstance(mixer, Combiner)
     generator = torch.Generator().manual_seed(seed)
