@@ -13,6 +13,7 @@ from rich.console import Console
 from archspec.commands._latency import Setting, set_threads
 from archspec.commands._options import BackendOption, ClockOption, StatisticOption, TableOption
 from archspec.commands._plugins import importable
+from archspec.commands._profile_several import Question, compare_or_plot
 from archspec.commands._space_profile import asking, read_budget, space_profile, study_profile
 from archspec.commands.check import kind_of
 from archspec.errors import SpecError
@@ -57,6 +58,15 @@ def profile(
     ] = None,
     clock: ClockOption = "wall",
     statistic: StatisticOption = "median",
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Draw cost against length, of one spec or more: .png, .svg, .html."
+        ),
+    ] = None,
+    diff: Annotated[
+        bool, typer.Option("--diff", help="Of two specs: what changed, and what it costs.")
+    ] = False,
     budget: Annotated[
         list[str] | None,
         typer.Option(help="For a space: can any member keep it? 'params<=300k', 'inference_peak<=64MiB'."),
@@ -70,13 +80,20 @@ def profile(
     """Show parameters, FLOPs, memory and latency of a model; no weight is made unless asked to.
 
     Of a search space: the range of every cost over all its members, and budgets that none can keep (exit code
-    1). A study brings its own target and budgets.
+    1). A study brings its own target and budgets. With --plot, a drawing; with --diff, two specs compared.
     """
     from compiler import load_spec, profiling
     from zoo import load_zoo
 
     plugins = importable(plugin or ())
     source = load_source(specs[0], overrides=set_ or ())
+    if plot is not None or diff or len(specs) > 1:
+        question = Question(specs, batch_size, seq_len, dtype, phase, tuple(set_ or ()), plugins)
+        only_alone = {"verify": verify, "measure": measure, "predict": predict, "budget": bool(budget)}
+        if unfit := [f"--{name}" for name, given in only_alone.items() if given]:
+            raise SpecError(f"{', '.join(unfit)} and --plot or --diff or several specs do not go together")
+        compare_or_plot(question, plot=plot, diff=diff, device_profile=device_profile, as_json=json_)
+        return
     if len(specs) == 1 and (kind := kind_of(source)) != "spec":
         if verify or measure or predict:
             raise SpecError(
