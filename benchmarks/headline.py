@@ -110,7 +110,7 @@ def _measured(pair: Pair, setting: Setting, mode: str, arguments: argparse.Names
         "length": setting.length,
     }
     try:
-        ours, theirs = (_run(case, setting.training) for case in pair.cases(setting))
+        eager = ours, theirs = tuple(_run(case, setting.training) for case in pair.cases(setting))
         if mode == "CUDA graph":
             ours, theirs = _captured(ours), _captured(theirs)
         times = together(
@@ -118,7 +118,7 @@ def _measured(pair: Pair, setting: Setting, mode: str, arguments: argparse.Names
         )
         if isinstance(times, float):
             return row | {"note": f"left out: one round takes {times:.0f} s"}
-        peaks = [peak_bytes(run, setting.device) for run in (ours, theirs)]
+        peaks = [peak_bytes(run, setting.device) for run in eager]
     except (RuntimeError, NotImplementedError) as error:  # a kernel or capture that this device does not have
         if setting.device.type != "cuda":
             raise

@@ -224,7 +224,8 @@ def _flex(s: Setting, causal: bool) -> Case:
         block_mask = create_block_mask(
             lambda b, h, i, j: i >= j, None, None, s.length, s.length, device=str(s.device)
         )
-    compiled = torch.compile(flex_attention)
+    torch.compiler.reset()  # past its limit of compilations dynamo runs a function as it is, unfused
+    compiled = torch.compile(flex_attention, dynamic=False)
     return Case(lambda: (compiled(q, k, v, block_mask=block_mask),), (q, k, v))
 
 

@@ -50,9 +50,9 @@ def quasiseparable(
     position = torch.arange(Q, device=x.device)
     earlier, same = position[:, None] > position, position[:, None] == position
     exponent = torch.where(
-        earlier, f.row[..., None] - f.key[..., None, :], r.row[..., None] - r.key[..., None, :]
+        earlier, f.row[..., None] + (-f.key)[..., None, :], r.row[..., None] + (-r.key)[..., None, :]
     )
-    decay = exponent.masked_fill(same, -math.inf).exp()  # (B, n, H, Q, Q)
+    decay = exponent.masked_fill_(same, -math.inf).exp_()  # (B, n, H, Q, Q), the largest tensor: made once
     scores = torch.where(earlier, f.c @ f.b.transpose(-1, -2), r.c @ r.b.transpose(-1, -2))
     y = within_chunks(scores, decay, x)
     # 2. what enters a chunk from the left and from the right

@@ -35,7 +35,7 @@ def ssd(
     # 1. inside a chunk; masked before exp, since later keys would overflow
     position = torch.arange(Q, device=x.device)
     later = position[:, None] < position
-    decay = (total[..., :, None] - total[..., None, :]).masked_fill(later, -math.inf).exp()
+    decay = (total[..., :, None] + (-total)[..., None, :]).masked_fill_(later, -math.inf).exp_()
     y = within_chunks(c @ b.transpose(-1, -2), decay, x)
     # 2. what each chunk adds to the state at its end
     added = summaries(x, (end - total).exp(), b)
