@@ -137,7 +137,7 @@ def judged(claim: Claim, models: dict[tuple[str, str], Model]) -> dict[str, Any]
 def verdict(gains: list[float], *, apart: bool) -> str:
     """``apart``: the worst seed of the one side is better than the best seed of the other."""
     if min(gains) > 0:
-        return "reproduced" if apart else "same sign on every seed, ranges overlap"
+        return "reproduced" if apart else "reproduced on every seed, ranges overlap"
     return "not reproduced: the reverse on every seed" if max(gains) < 0 else "not reproduced: seeds disagree"
 
 
@@ -222,17 +222,23 @@ def chart(models: list[Model]) -> Any:
     panels = []
     for study in dict.fromkeys(model.study for model in models):
         mine = [model for model in models if model.study == study]
-        rows = [{"model": m.name, "value": value} for m in mine for value in m.by_seed.values()]
-        means = [{"model": m.name, "value": m.mean} for m in mine]
+        rows = [{"model": shown(m.name), "value": value} for m in mine for value in m.by_seed.values()]
+        means = [{"model": shown(m.name), "value": m.mean} for m in mine]
+        is_share = mine[0].metric not in LOWER_IS_BETTER
+        scale = alt.Scale(domain=[0, 1]) if is_share else alt.Scale(zero=False, nice=True)
+        x = alt.X("value:Q", title=UNITS[mine[0].metric], scale=scale)
         y = alt.Y("model:N", sort=None, title=None, axis=alt.Axis(labelLimit=160))
-        x = alt.X("value:Q", title=UNITS[mine[0].metric], scale=alt.Scale(zero=False, nice=True))
         dots = alt.Chart(alt.Data(values=rows)).mark_circle(size=60, opacity=0.7).encode(x=x, y=y)
         bars = (
             alt.Chart(alt.Data(values=means)).mark_tick(thickness=2, size=18, color="black").encode(x=x, y=y)
         )
-        panels.append((bars + dots).properties(title=study, width=300, height=26 * len(mine)))
+        panels.append((bars + dots).properties(title=shown(study), width=300, height=26 * len(mine)))
     whole = alt.concat(*panels, columns=2).resolve_scale(x="independent", y="independent")
     return whole.configure(font=FONT).configure_view(stroke=None)
+
+
+def shown(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _tell(event: Any) -> None:
