@@ -31,7 +31,7 @@ MIXERS = {
     "mamba2": "{kind: mamba2, d_head: 4, d_state: 3}",
     "combiner fixed": "{kind: combiner, n_heads: 2, span: 3}",
     "combiner logsparse": "{kind: combiner, n_heads: 2, variant: logsparse}",
-    "routing": "{kind: routing, n_heads: 2, n_clusters: 2, cluster_window: 2, window: 2}",
+    "routing": "{kind: routing, n_heads: 2, n_clusters: 2, cluster_window: WIDE, window: 2}",
     "pool": "pool",
     "none": "none",
 }
@@ -39,6 +39,8 @@ BOTH_WAYS = {
     "attention": MIXERS["attention"],
     "mamba2 one way": MIXERS["mamba2"],
     "hydra": "{kind: hydra, d_head: 4, d_state: 3}",
+    "matrix, quasiseparable": "{kind: matrix, d_head: 4, d_qk: 2}",
+    "matrix, attention": "{kind: matrix, structure: attention, d_head: 4, d_qk: 2}",
     "combiner fixed": MIXERS["combiner fixed"],
     "routing": MIXERS["routing"],
     "pool": "pool",
@@ -74,6 +76,11 @@ def cases(draw: st.DrawFn, *, causal: bool | None = None) -> Case:
     schedule = "".join(f"({a}){b}" for a, b in blocks) + f"({draw(st.integers(0, 1))})"
     mixers = MIXERS if is_causal else BOTH_WAYS
     local, globe = (draw(st.sampled_from(sorted(mixers))) for _ in range(2))
+    n_latents = draw(st.integers(1, 3))
+    local_mixer, global_mixer = (
+        mixers[name].replace("WIDE", str(min(2, length)))
+        for name, length in ((local, n), (globe, t * n_latents))
+    )
     channel = draw(st.sampled_from(["mlp", "none", "swiglu"]))
     if "none" in (local, globe):
         channel = "mlp"
@@ -89,13 +96,13 @@ stem: embedding
 layers:
   - fit:
       n_groups: {t}
-      n_latents: {draw(st.integers(1, 3))}
+      n_latents: {n_latents}
       d_latent: {draw(st.sampled_from([4, 8, 12]))}
       schedule: "{schedule}"
       positions: {draw(st.sampled_from(positions))}
       latent_positions: {draw(st.sampled_from(["learned", "sin_cos"]))}
-      local: {{token_mixer: {mixers[local]}, channel_mixer: {channel}}}
-      global: {{token_mixer: {mixers[globe]}, channel_mixer: {channel}}}
+      local: {{token_mixer: {local_mixer}, channel_mixer: {channel}}}
+      global: {{token_mixer: {global_mixer}, channel_mixer: {channel}}}
       read: {draw(st.sampled_from(TRANSFERS)).replace("%s", "read")}
       write: {draw(st.sampled_from(TRANSFERS)).replace("%s", "write")}
       exchange_mixer: {draw(st.sampled_from(["none", "mlp"]))}
