@@ -37,7 +37,8 @@ class _Segment(nn.Module):
         self.inner = inner
 
     def forward(self, *inputs: object) -> object:
-        return checkpoint(self.inner, *inputs, use_reentrant=False)
+        # No component draws random numbers in its forward pass, so their state need not be kept.
+        return checkpoint(self.inner, *inputs, use_reentrant=False, preserve_rng_state=False)
 
 
 def _segments(graph: fx.Graph) -> Iterator[tuple[fx.Node, tuple[int, bool]]]:

@@ -59,6 +59,13 @@ class ConditionTokens(Component):
                 activation_bytes=ctx.item_bytes * (n_vectors * C * self.project + 3 * B * W * self.time),
             )
 
+        def backward_flops(self, ctx: CostContext, forward: Cost) -> tuple[int, int]:
+            """Nothing asks for the gradients of the given vectors and of the times' codes."""
+            W, C, B = ctx.d_model, self.d_input or 0, ctx.batch_size
+            first_maps = (ctx.tokens - B * self.time) * C * W * self.project + B * (W // 4) * W * self.time
+            done, needed = super().backward_flops(ctx, forward)
+            return done - 2 * first_maps, needed - 2 * first_maps
+
         def capabilities(self) -> Capabilities:
             return Capabilities(causal="always", mixes_tokens=False)
 

@@ -9,10 +9,10 @@ from contextlib import nullcontext
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from compiler.checkpointing import checkpointed
 from compiler.cost.training_step import Step, build_optimizer, n_targets, step_loss
 from compiler.model import CompiledModel
 from compiler.random_inputs import random_inputs
+from compiler.recompute import recomputing
 
 
 def measured_train_peak(model: CompiledModel, step: Step, *, batch_size: int, seq_len: int) -> int:
@@ -20,7 +20,7 @@ def measured_train_peak(model: CompiledModel, step: Step, *, batch_size: int, se
     inputs = random_inputs(model.spec.input, batch_size=batch_size, seq_len=seq_len)
     targets = torch.zeros(n_targets(model.graph, batch_size, seq_len), dtype=torch.long)
     optimizer = build_optimizer(step.optimizer, model.param_groups(lr=1e-3, weight_decay=0.1))
-    run = checkpointed(model.module) if step.checkpointing else model.module
+    run = recomputing(model.module) if step.checkpointing else model.module
     model.train()
 
     def one_step() -> None:

@@ -45,17 +45,21 @@ class Asked:
         if self.of_encoder:  # while tokens are decoded it has run, before the first one, and keeps nothing
             forward = "prefill" if phase == "decode" else phase
             ctx = self.context(batch_size=batch_size, dtype=dtype, phase=forward, context_len=0)
-            cost = replace(self.config.cost(ctx), kv_bytes_per_token=0, state_bytes=0)
+            cost = replace(self._pass(ctx), kv_bytes_per_token=0, state_bytes=0)
             return cost.idle() if phase == "decode" else cost
         if phase == "decode":
             cost = step_cost(self.config, step, self.clock, n_seen)
         else:
-            ctx = self.context(batch_size=batch_size, dtype=dtype, phase=phase, context_len=0)
-            cost = self.config.cost(ctx)
-            if phase == "train":
-                done, needed = self.config.backward_flops(ctx, cost)
-                cost = replace(cost, flops_backward=done, flops_backward_needed=needed)
+            cost = self._pass(self.context(batch_size=batch_size, dtype=dtype, phase=phase, context_len=0))
         return with_caches(cost, self.config, step, self.clock, n_seen)
+
+    def _pass(self, ctx: CostContext) -> Cost:
+        """Of a whole sequence; in training with its backward pass."""
+        cost = self.config.cost(ctx)
+        if ctx.phase != "train":
+            return cost
+        done, needed = self.config.backward_flops(ctx, cost)
+        return replace(cost, flops_backward=done, flops_backward_needed=needed)
 
     def context(self, *, batch_size: int, dtype: Dtype, phase: Phase, context_len: int) -> CostContext:
         return CostContext(

@@ -72,7 +72,7 @@ def condense(graph: Graph) -> Condensed:
         if kept != layer and stream is not None:
             passes[stream[1]] = stream[0]
     if not passes:
-        return Condensed(graph, tuple(layers))
+        return kept_whole(graph)
     left_out = {name for layer in layers if layer.represented_by != layer.name for name in layer.nodes}
     small = new_graph(spec_of(graph))
     for name, op in nodes.items():

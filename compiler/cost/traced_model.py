@@ -18,7 +18,6 @@ from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from archspec import Dtype, SpecError
-from compiler.checkpointing import checkpointed
 from compiler.cost.condensed import Condensed, condense, kept_whole, unit_of
 from compiler.cost.places import PlacedTracer
 from compiler.cost.stretches import Run, run_of, stretches
@@ -27,6 +26,7 @@ from compiler.cost.training_step import PLAIN_STEP, Step, empty_inputs, n_target
 from compiler.graph import Graph, Op, ops, spec_of
 from compiler.model import CompiledModel
 from compiler.passes.lower import lower
+from compiler.recompute import recomputing
 from zoo import Zoo
 from zoo.contract import OpFlops
 
@@ -84,6 +84,7 @@ def trace_model(
     zoo: Zoo,
     *,
     seq_len: int | None = None,
+    source_len: int | None = None,
     batch_size: int = 1,
     dtype: Dtype = "float32",
     step: Step = PLAIN_STEP,
@@ -101,11 +102,14 @@ def trace_model(
     with FakeTensorMode() if step.autocast else torch.device("meta"):
         if step.autocast:
             _pretend_to_be_on_the_cpu(module)
-        inputs = empty_inputs(graph, batch_size=batch_size, seq_len=length, dtype=TORCH_DTYPES[dtype])
+        inputs = empty_inputs(
+            graph, batch_size=batch_size, seq_len=length, source_len=source_len, dtype=TORCH_DTYPES[dtype]
+        )
         targets = torch.empty(n_targets(graph, batch_size, length), dtype=torch.long)
-    with inputs.fake_mode if isinstance(inputs, FakeTensor) else nullcontext():
+    with targets.fake_mode if isinstance(targets, FakeTensor) else nullcontext():
         traces = [_trace(small.graph, module, zoo, way, inputs, targets) for way in (None, step)]
-    return _assembled(graph, small, module, zoo, traces, inputs=inputs.nbytes, targets=targets.nbytes)
+    n_bytes = sum(t.nbytes for t in inputs.values())
+    return _assembled(graph, small, module, zoo, traces, inputs=n_bytes, targets=targets.nbytes)
 
 
 def _pretend_to_be_on_the_cpu(module: nn.Module) -> None:
@@ -121,22 +125,27 @@ def _pretend_to_be_on_the_cpu(module: nn.Module) -> None:
 
 
 def _trace(
-    graph: Graph, module: fx.GraphModule, zoo: Zoo, step: Step | None, inputs: Tensor, targets: Tensor
+    graph: Graph,
+    module: fx.GraphModule,
+    zoo: Zoo,
+    step: Step | None,
+    inputs: dict[str, Tensor],
+    targets: Tensor,
 ) -> PlacedTracer:
     """One pass without gradients, or one ``step`` but for its optimizer."""
     tracer = PlacedTracer(_own_formulas(zoo))
-    tracer.hold([*_tensors(module), inputs, *([targets] if step else [])])
+    tracer.hold([*_tensors(module), *inputs.values(), *([targets] if step else [])])
     if step and step.micro_batches > 1:
         for parameter in module.parameters():
             parameter.grad = torch.empty_like(parameter)
     module.train(step is not None)
-    run = checkpointed(module) if step and step.checkpointing else module
+    run = recomputing(module) if step and step.checkpointing else module
     tracer.hold([p.grad for p in module.parameters() if p.grad is not None])
     tracer.begin("forward")
     try:
         with tracer.follow(module, graph), FusedAttention(), tracer, torch.set_grad_enabled(step is not None):
             with torch.autocast("cpu", torch.bfloat16) if step and step.autocast else nullcontext():
-                out = run(inputs)
+                out = run(**inputs)
             if step:
                 loss = step_loss(out, targets)
                 del out

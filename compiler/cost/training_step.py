@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from archspec.inputs import FeatureInput, TokenInput
+from archspec import Input
+from archspec.inputs import FeatureInput, ImageInput, TokenInput
 from compiler.cost.closed_form import stem_length
 from compiler.graph import Graph, Op, spec_of
 from zoo.contract import HeadConfig
@@ -22,7 +23,7 @@ class Step:
     """How a training step goes, so that its memory can be said.
 
     ``optimizer``: ``adamw`` one weight after the other or ``adamw_foreach`` in groups, ``sgd`` with momentum.
-    ``checkpointing``: layers run again backward (``compiler/checkpointing.py``). ``autocast``: weights in
+    ``checkpointing``: layers run again backward (``compiler/recompute.py``). ``autocast``: weights in
     float32, most products in bfloat16. With several ``micro_batches`` gradients of the earlier ones are there
     already; the batch size is that of one.
     """
@@ -36,22 +37,40 @@ class Step:
 PLAIN_STEP = Step()
 
 
-def step_loss(out: Tensor | tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]], targets: Tensor) -> Tensor:
+def step_loss(out: Any, targets: Tensor) -> Tensor:
     """What a model puts out, and a class for each of its outputs -> the loss of a training step."""
-    logits, losses = (out, ()) if isinstance(out, Tensor) else out[:2]
+    logits = out if isinstance(out, Tensor) else out[0]
+    losses = out[1] if isinstance(out, tuple) and isinstance(out[1], tuple) else ()
     loss = F.cross_entropy(logits.flatten(0, -2), targets)
     return sum(losses, start=loss)
 
 
-def empty_inputs(graph: Graph, *, batch_size: int, seq_len: int, dtype: torch.dtype) -> Tensor:
-    """A model's inputs, not filled."""
-    match spec_of(graph).input:
+def empty_inputs(
+    graph: Graph, *, batch_size: int, seq_len: int, source_len: int | None, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """A model's arguments by name, not filled: the source of an encoder, inputs, what else it needs."""
+    spec = spec_of(graph)
+    found = {}
+    if spec.encoder is not None:
+        length = spec.encoder.input.seq_len if source_len is None else source_len
+        found["source"] = _empty(spec.encoder.input, batch_size, length, dtype)
+    found["inputs"] = _empty(spec.input, batch_size, seq_len, dtype)
+    if (condition := spec.condition) is not None:
+        if condition.d_input is not None:
+            found["condition"] = torch.empty(batch_size, condition.seq_len, condition.d_input, dtype=dtype)
+        if condition.time:
+            found["time"] = torch.empty(batch_size, dtype=dtype)
+    return found
+
+
+def _empty(input: Input, batch_size: int, seq_len: int, dtype: torch.dtype) -> Tensor:
+    match input:
         case TokenInput():
             return torch.empty(batch_size, seq_len, dtype=torch.long)
         case FeatureInput(d_input=width):
             return torch.empty(batch_size, seq_len, width, dtype=dtype)
-        case image:
-            return torch.empty(batch_size, image.n_channels, image.height, image.width, dtype=dtype)
+        case ImageInput(n_channels=channels, height=height, width=width):
+            return torch.empty(batch_size, channels, height, width, dtype=dtype)
 
 
 def n_targets(graph: Graph, batch_size: int, seq_len: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from archspec import Dtype
 from zoo.checks.case import Case, expect
 from zoo.checks.values import expect_close
 from zoo.contract import Head, HeadConfig, Mixer, Norm, Stem
@@ -34,22 +35,28 @@ def check_decoding(case: Case) -> None:
 def check_state_bytes(case: Case) -> None:
     """The cost's decode caches are the state's bytes.
 
-    After n tokens of one fp32 sequence the tensors of the state hold exactly ``state_bytes + n *
-    kv_bytes_per_token`` bytes, where the cost is asked in phase ``decode`` with ``context_len = n``. A
+    After n tokens of one sequence, in fp32 or bf16, the tensors of the state hold exactly ``state_bytes + n
+    * kv_bytes_per_token`` bytes, where the cost is asked in phase ``decode`` with ``context_len = n``. A
     state that grows otherwise than by a constant per token says so through a ``state_bytes`` that depends
     on ``context_len``.
     """
-    module = case.build().eval()
-    assert isinstance(module, Mixer)
-    for n in (1, 7, 16, 33):
-        state = module.init_state(1, dtype=torch.float32, device="cpu")
-        _, state = module.prefill(case.inputs(n, batch_size=1, dtype=torch.float32), state)
-        held = sum(x.numel() * x.element_size() for x in state.values())
-        cost = case.cost(1, batch_size=1, phase="decode", context_len=n)
-        said = cost.state_bytes + n * cost.kv_bytes_per_token
-        expect(held == said, f"after {n} tokens the state holds {held} bytes, the cost says {said}")
-        if case.can.decode == "constant":
-            expect(cost.kv_bytes_per_token == 0, "decode is 'constant', but the cost has kv_bytes_per_token")
+    dtypes: dict[Dtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    for name, dtype in dtypes.items():
+        module = case.build().eval().to(dtype)
+        assert isinstance(module, Mixer)
+        for n in (1, 7, 16, 33):
+            state = module.init_state(1, dtype=dtype, device="cpu")
+            with torch.no_grad():
+                _, state = module.prefill(case.inputs(n, batch_size=1, dtype=dtype), state)
+            held = sum(x.numel() * x.element_size() for x in state.values())
+            cost = case.cost(1, batch_size=1, phase="decode", context_len=n, dtype=name)
+            said = cost.state_bytes + n * cost.kv_bytes_per_token
+            what = f"after {n} tokens in {name} the state holds {held} bytes, the cost says {said}"
+            expect(held == said, what)
+            if case.can.decode == "constant":
+                expect(
+                    cost.kv_bytes_per_token == 0, "decode is 'constant', but the cost has kv_bytes_per_token"
+                )
 
 
 def _check_mixer(case: Case, module: Mixer) -> None:
