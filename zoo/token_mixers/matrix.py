@@ -49,11 +49,9 @@ _STRUCTURES: dict[str, tuple[type[Structure], Complexity]] = {
     "attention": (Attention, "L^2"),
     "quasiseparable": (Quasiseparable, "L"),
 }
-_DECODE: dict[str, Literal["constant", "growing"]] = {  # those with a causal form
-    "toeplitz": "growing",
-    "low_rank": "constant",
-    "attention": "growing",
-}
+_Decode = Literal["constant", "growing"]
+# Structures with a causal form, and what their decoding keeps.
+_DECODE: dict[str, _Decode] = {"toeplitz": "growing", "low_rank": "constant", "attention": "growing"}
 _WITHOUT_TOKENS = ("dense", "dft")  # no matrix of the class is made of what tokens supply
 _WITHOUT_QK = ("dense", "toeplitz", "dft")
 _TRANSFORMS_TABLES = ("toeplitz", "attention")  # a spectrum, scores: of tables, those of every sequence
@@ -156,23 +154,17 @@ class Matrix(Mixer):
             d_conv_in = I + structure.n_inputs(sizes)
             d_in = I + d_conv_in + structure.n_steps(sizes)
             weights = D * d_in + I * D + (I * H if self.has_diagonal else 0)
-            params = (
-                weights
-                + d_conv_in * (self.d_conv + 1)
-                + structure.n_params(sizes)
-                + (H if self.has_diagonal else 0)
-                + I
-                + self.bias * (d_in + D)
-            )
-            cache = structure.cache(sizes) if sizes.causal else Cache(0)
+            params = weights + d_conv_in * (self.d_conv + 1) + structure.n_params(sizes) + I
+            params += (H if self.has_diagonal else 0) + self.bias * (d_in + D)
+            cache, read = structure.cache(sizes) if sizes.causal else Cache(0), 0
             if ctx.phase == "decode":
                 n = ctx.context_len + ctx.seq_len
-                work, cache_read = (
+                work, read = (
                     structure.step_work(sizes, n, ctx.batch_size),
                     ctx.batch_size * n * cache.per_token,
                 )
             else:
-                work, cache_read = structure.work(sizes, ctx.seq_len, ctx.batch_size), 0
+                work = structure.work(sizes, ctx.seq_len, ctx.batch_size)
             tail = d_conv_in * (self.d_conv - 1) * ctx.item_bytes if sizes.causal else 0
             maps = ctx.tokens * (weights + d_conv_in * self.d_conv)
             wide = max(4, ctx.item_bytes)
@@ -183,7 +175,7 @@ class Matrix(Mixer):
                 flops=2 * (maps + work.macs),
                 flops_needed=2 * (maps + work.needed),
                 flops_elementwise=ctx.tokens * (5 * d_conv_in + 12 * I) + work.elementwise,
-                bytes_moved=ctx.item_bytes * (params + ctx.tokens * streams + cache_read)
+                bytes_moved=ctx.item_bytes * (params + ctx.tokens * streams + read)
                 + 2 * wide * work.elements,
                 activation_bytes=ctx.item_bytes * ctx.tokens * (D + d_in + 2 * d_conv_in + 5 * I)
                 + wide * work.elements,
