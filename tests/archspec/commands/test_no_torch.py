@@ -47,6 +47,13 @@ def test_the_help_of_every_verb_needs_no_torch(verb: str) -> None:
     assert "Usage" in done.stdout
 
 
+@pytest.mark.parametrize("verb", ["list", "show", "probe", "calibrate"])
+def test_the_help_of_what_devices_do_needs_no_torch(verb: str) -> None:
+    done = run(["device", verb, "--help"])
+    assert done.returncode == 0, done.stderr
+    assert "Usage" in done.stdout
+
+
 def test_a_verb_that_needs_torch_is_caught() -> None:
     done = run(["zoo", "--json"])
     assert done.returncode != 0
