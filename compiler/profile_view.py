@@ -20,7 +20,7 @@ from archspec.quantities import show
 from compiler.profiling import Profile, Row
 
 if TYPE_CHECKING:
-    from compiler.cost.verify import Check, Verification
+    from compiler.cost.verification import Check, Verification
     from compiler.device.prediction import Prediction
 
 _LAYER = re.compile(r"(encoder\.|)layers\.(\d+)\.(.*)")
@@ -181,23 +181,29 @@ def _lines(profile: Profile) -> list[_Line]:
 def _verification(found: Verification) -> Group:
     """One line for each part, its figures those of the longest forward pass; what differs is told below."""
     verdict = {True: "exact", False: "they differ", None: "not everything was compared"}[found.exact]
-    title = f"Multiply-adds for {found.batch_size} sequences, by fvcore with our handles and alone: {verdict}"
-    table = _table(title, ("part", "lengths", "ours", "handles", "alone"), n_texts=2)
-    notes: list[str] = []
+    title = f"Multiply-adds for {found.batch_size} sequences, ours and the witnesses': {verdict}"
+    headings = ("part", "lengths", "ours", "fvcore+", "fvcore", "traced", "torch")
+    table = _table(title, headings, n_texts=2)
+    step = _table("The same for a training step", ("part", "ours", "traced", "torch"), n_texts=1)
+    notes = ["fvcore+: with our handles; traced: our trace; torch: FlopCounterMode on meta tensors"]
     for _, group in groupby(found.checks, key=lambda check: (check.path, check.kind)):
         checks = list(group)
         shown = next((c for c in checks if not c.exact), max(checks, key=lambda c: (c.phase, c.length)))
+        figures = (shown.fvcore_macs, shown.stock_macs, shown.traced_macs, shown.counter_macs)
         table.add_row(
             Text(_name(shown)),
             ", ".join(f"{c.length}" if c.phase == "prefill" else "step" for c in checks),
             f"{shown.macs:,}",
-            _compared(shown.fvcore_macs, shown.macs),
-            _compared(shown.stock_macs, shown.macs),
+            *(_compared(figure, shown.macs) for figure in figures),
             style=None if shown.exact else "red",
         )
+        if (macs := shown.train_macs) is not None:
+            witnesses = (shown.traced_train_macs, shown.counter_train_macs)
+            compared = (_compared(figure, macs) for figure in witnesses)
+            step.add_row(Text(_name(shown)), f"{macs:,}", *compared, style=None if shown.exact else "red")
         notes += _notes(shown)
     notes += [f"not compared: {reason}" for reason in found.skipped]
-    return Group(table, *(Text(note) for note in notes))
+    return Group(table, step, *(Text(note) for note in notes))
 
 
 def _name(check: Check) -> str:
@@ -217,3 +223,6 @@ def _notes(check: Check) -> Iterator[str]:
         yield f"{name}: {check.params:,} params in closed form, {check.fvcore_params:,} by fvcore"
     if check.differences:
         yield f"{name}: fvcore alone, against ours: {', '.join(check.differences)}"
+    if check.counter_differences:
+        run = "forward" if check.train_macs is None else "in training"
+        yield f"{name}: FlopCounterMode, against ours {run}: {', '.join(check.counter_differences)}"

@@ -18,7 +18,7 @@ from compiler.graph import Graph, spec_of
 from zoo import Zoo, load_zoo
 
 if TYPE_CHECKING:
-    from compiler.cost.verify import Verification
+    from compiler.cost.verification import Verification
     from compiler.device.prediction import Prediction
 
 PHASES: tuple[Phase, ...] = get_args(Phase)

@@ -1,24 +1,27 @@
-"""fvcore against the closed form: every unique component at small lengths, and the whole model where it fits.
+"""The closed form against its witnesses: every unique component at small lengths, the whole model if it fits.
 
-Multiply-adds and parameters are compared as integers. Beside them stands what fvcore says without our
-handles, and which operations make the difference.
+Multiply-adds and parameters are compared as integers, with fvcore and our handles (forward) and with our own
+trace (forward and training). Beside them stands what fvcore says alone and what torch's FlopCounterMode says,
+and which operations make the difference.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import psutil
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from archspec import ComponentConfig, Cost, CostContext
 from compiler.cost.closed_form import Asked, CostPlan, Extent, stem_length, total
-from compiler.cost.fvcore_check import Counted, count_both, count_parameters
+from compiler.cost.comparison import compare
+from compiler.cost.fvcore_check import count_parameters
 from compiler.cost.legal_lengths import LENGTHS, MOST_FLOPS, model_lengths, raw_lengths, source_length
+from compiler.cost.verification import Check, Verification
 from compiler.graph import Graph, Op, input_of, inputs_of, spec_of
 from compiler.passes.lower import component_of, lower
 from compiler.random_inputs import random_condition, random_inputs
@@ -29,60 +32,6 @@ _BATCH = 2
 _MOST_REACH = 512  # windows and chunks up to here are passed twice
 _CONTEXT = 5  # tokens before the counted decoding step
 _MEMORY_SHARE = 0.25  # of what is free, for one module under test
-
-
-@dataclass(frozen=True)
-class Check:
-    """One comparison: a component (or the whole model) at one length, in multiply-adds and parameters."""
-
-    path: str  # the first node that is such a component
-    kind: str
-    n_nodes: int
-    phase: str
-    length: int
-    macs: int  # closed form
-    fvcore_macs: int  # with our handles
-    stock_macs: int | None  # without; None where fvcore fails
-    params: int
-    fvcore_params: int
-    unknown_ops: tuple[str, ...]
-    differences: tuple[str, ...]  # between stock fvcore and ours, by operation
-
-    @property
-    def exact(self) -> bool:
-        return self.macs == self.fvcore_macs and self.params == self.fvcore_params and not self.unknown_ops
-
-
-@dataclass(frozen=True)
-class Verification:
-    """All comparisons; ``skipped`` says what was not compared, and why."""
-
-    checks: tuple[Check, ...]
-    skipped: tuple[str, ...]
-    n_components_unchecked: int
-    batch_size: int = _BATCH
-
-    @property
-    def exact(self) -> bool | None:
-        """False if anything differs, None if a component was not compared, else True."""
-        if not all(check.exact for check in self.checks):
-            return False
-        return None if self.n_components_unchecked or not self.checks else True
-
-    @property
-    def unknown_ops(self) -> list[str]:
-        return sorted({op for check in self.checks for op in check.unknown_ops})
-
-    def as_json(self) -> dict[str, Any]:
-        whole = [check for check in self.checks if check.kind == "model"]
-        return {
-            "fvcore_macs": whole[-1].fvcore_macs if whole else None,
-            "exact": self.exact,
-            "lengths": sorted({check.length for check in self.checks}),
-            "unknown_ops": self.unknown_ops,
-            "checks": [asdict(check) | {"exact": check.exact} for check in self.checks],
-            "skipped": list(self.skipped),
-        }
 
 
 def verify_costs(graph: Graph, zoo: Zoo) -> Verification:
@@ -102,7 +51,7 @@ def verify_costs(graph: Graph, zoo: Zoo) -> Verification:
         skipped.append(f"the whole model: {reason}")
     else:
         checks += _model_checks(graph, zoo)
-    return Verification(tuple(checks), tuple(skipped), n_unchecked)
+    return Verification(tuple(checks), tuple(skipped), n_unchecked, batch_size=_BATCH)
 
 
 def _unique(plan: CostPlan) -> list[tuple[Asked, list[str]]]:
@@ -126,6 +75,8 @@ class _Component:
         self.op: Op = graph.nodes[path]["op"]
         with _constant_weights():
             self.module = component_of(self.op, zoo, graph).eval()
+        with torch.device("meta"):
+            self.twin = component_of(self.op, zoo, graph)
         self.params = count_parameters(self.module)
         if (
             isinstance(self.module, Head)
@@ -136,11 +87,17 @@ class _Component:
                 stem = component_of(graph.nodes["stem"]["op"], zoo, graph)
             assert isinstance(stem, Stem)
             self.module.tie(stem)
+            assert isinstance(self.twin, Head)
+            with torch.device("meta"):
+                other = component_of(graph.nodes["stem"]["op"], zoo, graph)
+            assert isinstance(other, Stem)
+            self.twin.tie(other)
             self.params = count_parameters(self.module) - stem.table().numel()  # counted at the stem
 
     def checks(self) -> Iterator[Check]:
         for length, args, ctx in self.cases():
-            yield self.check("prefill", length, self.asked.config.cost(ctx), args)
+            train = replace(ctx, phase="train")
+            yield self.check("prefill", length, self.asked.config.cost(ctx), args, train=train)
         can = self.asked.config.capabilities()
         if isinstance(self.module, Mixer) and self.asked.site.causal and can.decode != "none":
             yield self.decode_check(self.module)
@@ -203,12 +160,25 @@ class _Component:
         return self.check("decode", source_len, self.asked.config.cost(ctx), args, method="recall")
 
     def check(
-        self, phase: str, length: int, cost: Cost, args: tuple[object, ...], *, method: str = "forward"
+        self,
+        phase: str,
+        length: int,
+        cost: Cost,
+        args: tuple[object, ...],
+        *,
+        method: str = "forward",
+        train: CostContext | None = None,
     ) -> Check:
-        assert self.op.config is not None
-        return _compare(
-            self.module, args, cost, method=method, path=self.path, kind=self.op.config.kind,
-            n_nodes=self.n_nodes, phase=phase, length=length, params=self.params,
+        config = self.op.config
+        assert config is not None
+        train_flops = None
+        if train is not None:
+            forward = config.cost(train)
+            train_flops = forward.flops + config.backward_flops(train, forward)[0]
+        return compare(
+            self.module, self.twin, args, cost, method=method, path=self.path, kind=config.kind,
+            n_nodes=self.n_nodes, phase=phase, length=length, params=self.params, train_flops=train_flops,
+            inputs_have_gradients=self.op.kind not in ("stem", "condition_tokens"),
         )  # fmt: skip
 
 
@@ -230,59 +200,24 @@ def _constant_weights() -> TorchDispatchMode:
 def _model_checks(graph: Graph, zoo: Zoo) -> Iterator[Check]:
     with _constant_weights():
         module = lower(graph, zoo, seed=0).eval()
+    with torch.device("meta"):
+        twin = lower(graph, zoo, seed=0)
     params = count_parameters(module)
     encoder = spec_of(graph).encoder
     for length in model_lengths(graph, batch_size=_BATCH):
         source_len = None if encoder is None else source_length(graph, length)
-        cost = total(CostPlan(graph, length, source_len).costs(batch_size=_BATCH).values())
+        plan = CostPlan(graph, length, source_len)
+        cost = total(plan.costs(batch_size=_BATCH).values())
+        train = total(plan.costs(batch_size=_BATCH, phase="train").values())
         asked = [] if encoder is None else [(encoder.input, source_len or 0)]
         asked.append((spec_of(graph).input, length))
         inputs = tuple(random_inputs(input, batch_size=_BATCH, seq_len=n) for input, n in asked)
         further = random_condition(spec_of(graph), batch_size=_BATCH)
-        yield _compare(
-            module, inputs, cost, kwargs=further, method="forward", path="", kind="model", n_nodes=1,
-            phase="prefill", length=length, params=params,
+        yield compare(
+            module, twin, inputs, cost, kwargs=further, method="forward", path="", kind="model", n_nodes=1,
+            phase="prefill", length=length, params=params, train_flops=train.flops + train.flops_backward,
+            inputs_have_gradients=False,
         )  # fmt: skip
-
-
-def _compare(
-    module: nn.Module,
-    args: tuple[object, ...],
-    cost: Cost,
-    *,
-    method: str,
-    path: str,
-    kind: str,
-    n_nodes: int,
-    phase: str,
-    length: int,
-    params: int,
-    kwargs: dict[str, Any] | None = None,
-) -> Check:
-    assert cost.flops % 2 == 0, f"{kind}: {cost.flops} FLOPs are no multiply-adds"
-    counted, stock = count_both(module, args, kwargs, method=method)
-    differences = _differences(counted, stock) if stock else ("it fails",)
-    return Check(
-        path=path,
-        kind=kind,
-        n_nodes=n_nodes,
-        phase=phase,
-        length=length,
-        macs=cost.flops // 2,
-        fvcore_macs=counted.macs,
-        stock_macs=stock.macs if stock else None,
-        params=cost.params,
-        fvcore_params=params,
-        unknown_ops=counted.unknown_ops,
-        differences=differences,
-    )
-
-
-def _differences(counted: Counted, stock: Counted) -> tuple[str, ...]:
-    """Per operation that the two count differently, stock fvcore's figure less ours."""
-    names = sorted({*counted.by_op, *stock.by_op})
-    gaps = {name: stock.by_op.get(name, 0) - counted.by_op.get(name, 0) for name in names}
-    return tuple(f"{name} {gap:+,}" for name, gap in gaps.items() if gap)
 
 
 def _context(asked: Asked, length: int, *, source_len: int | None = None) -> CostContext:
