@@ -51,6 +51,8 @@ def main() -> None:
         "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
         "notes": _notes(),
     }  # fmt: skip
+    if arguments.peers:
+        document["command"] = document["command"].replace(arguments.peers, "DIR")
     print(*document["notes"], end="\n\n", flush=True)
     tables, parts = [*document["notes"]], arguments.parts.split(",")
     if "pairs" in parts:
