@@ -10,7 +10,6 @@ import html
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
-    BeforeValidator,
     Discriminator,
     Field,
     PrivateAttr,
@@ -31,6 +30,7 @@ from archspec.components import (
     spec_problem,
 )
 from archspec.condition import Condition
+from archspec.document import Version, Written
 from archspec.errors import Problem, shown
 from archspec.inputs import Input, Width
 from archspec.nodes import Path, path_text
@@ -200,18 +200,6 @@ Entry = Annotated[
 Layers = Annotated[tuple[Entry, ...], Field(min_length=1)]
 
 
-class _Written:
-    """Where a spec was read from, if anywhere; two specs are equal wherever they stand."""
-
-    def __init__(self, source: Source | None = None):
-        self.source = source
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Written)
-
-    __hash__ = None  # type: ignore[assignment]
-
-
 def n_expanded(entries: Layers) -> int:
     """How many layers ``entries`` come to once repeats, loops, patterns and FIT schedules are written out."""
     total = 0
@@ -234,17 +222,6 @@ def _few_enough(entries: Layers) -> Layers:
     if (n := n_expanded(entries)) > MAX_LAYERS:
         raise spec_problem(f"{n:,} layers once written out; at most {MAX_LAYERS:,} are allowed")
     return entries
-
-
-def _is_version_1(value: Any) -> Any:
-    if type(value) is not int or value != 1:
-        raise spec_problem(f"this archspec reads version 1 of the language, got {shown(value)}")
-    return value
-
-
-Version = Annotated[
-    Literal[1], BeforeValidator(_is_version_1), Field(description="version of the language: 1")
-]
 
 
 class Encoder(Closed):
@@ -290,12 +267,12 @@ class ModelSpec(Closed):
     def _not_too_many(cls, value: Layers) -> Layers:
         return _few_enough(value)
 
-    _written: _Written = PrivateAttr(default_factory=_Written)
+    _written: Written = PrivateAttr(default_factory=Written)
 
     def read_from(self, source: Source) -> ModelSpec:
         """The same spec, whose problems are shown with their places in ``source``."""
         copy = self.model_copy()
-        copy._written = _Written(source)
+        copy._written = Written(source)
         return copy
 
     def _repr_html_(self) -> str:

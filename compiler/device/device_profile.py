@@ -16,8 +16,8 @@ from pydantic import Field, model_validator
 from archspec import Dtype, SpecError, did_you_mean
 from archspec.closed import Closed
 from archspec.components import spec_problem
+from archspec.document import Version
 from archspec.source import load_source
-from archspec.spec import Version
 from archspec.validate import validate
 
 Rate = Annotated[float, Field(gt=0, le=1e9)]

@@ -6,7 +6,7 @@ The mixer: a linear map of the mean of all tokens, or of those up to each token.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -257,57 +257,6 @@ class LengthBound(Mean):
         self.positions = nn.Parameter(torch.zeros(site.seq_len))
 
 
-class _Miscounted(Mean):
-    class Config(Mean.Config):
-        def cost(self, ctx: CostContext) -> Cost:
-            return self.miscount(super().cost(ctx), ctx)
-
-        def miscount(self, cost: Cost, ctx: CostContext) -> Cost:
-            raise NotImplementedError
-
-    examples: ClassVar = (Config(), Config(scale=0.5))
-
-
-class WrongParameters(_Miscounted):
-    class Config(_Miscounted.Config):
-        def miscount(self, cost: Cost, ctx: CostContext) -> Cost:
-            return replace(cost, params=cost.params + 1)
-
-    examples: ClassVar = (Config(), Config(scale=0.5))
-
-
-class WrongFlops(_Miscounted):
-    class Config(_Miscounted.Config):
-        def miscount(self, cost: Cost, ctx: CostContext) -> Cost:
-            return replace(cost, flops=cost.flops + 2 * ctx.batch_size * (ctx.seq_len > 20))
-
-    examples: ClassVar = (Config(), Config(scale=0.5))
-
-
-class WrongDecodeFlops(_Miscounted):
-    class Config(_Miscounted.Config):
-        def miscount(self, cost: Cost, ctx: CostContext) -> Cost:
-            return replace(cost, flops=cost.flops * (2 if ctx.phase == "decode" else 1))
-
-    examples: ClassVar = (Config(), Config(scale=0.5))
-
-
-class WrongState(_Miscounted):
-    class Config(_Miscounted.Config):
-        def miscount(self, cost: Cost, ctx: CostContext) -> Cost:
-            return replace(cost, state_bytes=cost.state_bytes + 4)
-
-    examples: ClassVar = (Config(), Config(scale=0.5))
-
-
-class Overneeding(_Miscounted):
-    class Config(_Miscounted.Config):
-        def miscount(self, cost: Cost, ctx: CostContext) -> Cost:
-            return replace(cost, flops_needed=cost.flops + 1)
-
-    examples: ClassVar = (Config(), Config(scale=0.5))
-
-
 class Apart(Mean):
     """Says it does not mix tokens."""
 
@@ -334,41 +283,3 @@ class PaperUnnamed(Mean):
         paper: ClassVar[str] = "Nobody 2099, arXiv:2099.00001"
 
     examples: ClassVar = (Config(), Config(scale=0.5))
-
-
-class Square(Mean):
-    """Averages by a matrix of all pairs of tokens, though its complexity says L."""
-
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        weights = x.new_ones(x.shape[1], x.shape[1])
-        weights = weights.tril() if self.site.causal else weights
-        return self.out(self.config.scale * (weights / weights.sum(-1, keepdim=True)) @ x)
-
-
-class SquareInBackward(Mean):
-    """Forms such a matrix in its backward pass alone."""
-
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        y = super().forward(x, mask)
-        assert isinstance(y, Tensor)
-        return _ThroughPairs.apply(y)
-
-
-class _ThroughPairs(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return torch.eye(gradient.shape[1], dtype=gradient.dtype, device=gradient.device) @ gradient
-
-
-class Hoarding(Mean):
-    """Holds many tensors at once, each of them small."""
-
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        kept = [x + i for i in range(x.shape[1] // 8)]
-        y = super().forward(kept[0], mask)
-        assert isinstance(y, Tensor)
-        return y

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import planted
+import planted_memory
 import pytest
 import torch
 from live_memory import LiveMemory
@@ -81,9 +81,9 @@ def test_no_mixer_holds_a_square(case: Case) -> None:
 @pytest.mark.parametrize(
     ("cls", "said"),
     [
-        (planted.Square, f"{LENGTHS[1]}, {LENGTHS[1]}"),
-        (planted.SquareInBackward, f"{LENGTHS[1]}, {LENGTHS[1]}"),
-        (planted.Hoarding, "peak grows by 1"),  # about 16
+        (planted_memory.Square, f"{LENGTHS[1]}, {LENGTHS[1]}"),
+        (planted_memory.SquareInBackward, f"{LENGTHS[1]}, {LENGTHS[1]}"),
+        (planted_memory.Hoarding, "peak grows by 1"),  # about 16
     ],
 )
 def test_planted_growth_is_seen(cls: type[Mixer], said: str) -> None:

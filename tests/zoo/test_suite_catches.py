@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import planted
+import planted_counts
 import pytest
 
 from archspec import SpecError
@@ -46,12 +47,12 @@ FAULTS: list[tuple[type[Mixer], str]] = [
     (planted.Forgetful, "state_dict"),
     (planted.WrongShape, "output"),
     (planted.LengthBound, "sites"),
-    (planted.WrongParameters, "parameters"),
+    (planted_counts.WrongParameters, "parameters"),
     (planted.LengthBound, "parameters"),
-    (planted.WrongFlops, "flops"),
-    (planted.WrongDecodeFlops, "decode_flops"),
-    (planted.WrongState, "state_bytes"),
-    (planted.Overneeding, "cost"),
+    (planted_counts.WrongFlops, "flops"),
+    (planted_counts.WrongDecodeFlops, "decode_flops"),
+    (planted_counts.WrongState, "state_bytes"),
+    (planted_counts.Overneeding, "cost"),
     (planted.Apart, "positions_apart"),
     (planted.OneExample, "examples"),
     (planted.Undescribed, "config"),

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from archspec import Cost, CostContext, Input, Site, TokenInput
 from archspec.inputs import Width
-from zoo.contract import Head, HeadConfig, Stem, StemConfig, token_head_misfit
+from zoo.contract import Head, HeadConfig, Stem, StemConfig
+from zoo.token_head import token_head_misfit
 
 
 class LMHead(Head):

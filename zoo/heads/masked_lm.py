@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from archspec import Cost, CostContext, Input, Site, TokenInput
 from archspec.components import spec_problem
 from archspec.inputs import Width
-from zoo.contract import Head, HeadConfig, ParamHint, Stem, StemConfig, token_head_misfit
+from zoo.contract import Head, HeadConfig, ParamHint, Stem, StemConfig
 from zoo.norms import InnerNorm, LayerNorm, RMSNorm, build_norm
+from zoo.token_head import token_head_misfit
 
 
 class MaskedLMHead(Head):
