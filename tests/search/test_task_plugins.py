@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from task_specs import byte_model
 
 from archspec import SpecError
 from search.tasks import load_tasks
@@ -30,8 +31,8 @@ def test_a_users_task_is_one_short_file(plugin: str) -> None:
     batch = tasks.build(config, causal=True).batch("train", 0, 8)
     for inputs, targets in zip(batch.inputs.tolist(), batch.targets.tolist()):
         assert targets == [IGNORE] * 4 + inputs[3::-1]
-    assert config.misfit(_spec()) is None
-    assert "causal: true" in str(config.misfit(_spec(causal=False)))
+    assert config.misfit(byte_model()) is None
+    assert "causal: true" in str(config.misfit(byte_model(causal=False)))
 
 
 @pytest.mark.parametrize(

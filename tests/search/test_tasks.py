@@ -6,15 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from task_specs import byte_model
 
-from archspec import ModelSpec
 from search.tasks import load_tasks
 from search.tasks.contract import IGNORE, Metrics, Task
 from search.tasks.copy import BAR, BLANK, END, START, Copy
 from search.tasks.mqar import Mqar
 from search.tasks.parity import Parity
 from search.tasks.text_lm import MASK_ID, TextLm
-from zoo import load_zoo
 
 PLUGIN = Path(__file__).parent / "plugin_example"
 CONFIGS = {
@@ -186,22 +185,9 @@ def test_record_names_the_data_but_not_the_place(tmp_path: Path) -> None:
     assert str(tmp_path) not in str(records)
 
 
-def _spec(**changes: object) -> ModelSpec:
-    tree = {
-        "archspec": 1,
-        "input": {"kind": "tokens", "vocab_size": 256, "seq_len": 256},
-        "causal": True,
-        "d_model": 16,
-        "stem": "embedding",
-        "layers": [{"token_mixer": "attention"}],
-        "head": "lm",
-    }
-    return ModelSpec.model_validate(tree | changes, context=load_zoo().components)
-
-
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_byte_model_fits_every_task(name: str) -> None:
-    assert CONFIGS[name].misfit(_spec()) is None
+    assert CONFIGS[name].misfit(byte_model()) is None
 
 
 @pytest.mark.parametrize(
@@ -242,7 +228,7 @@ def test_a_byte_model_fits_every_task(name: str) -> None:
     ids=["vocabulary", "mask_id", "length", "features", "encoder", "head", "cls_token", "condition"],
 )
 def test_a_model_that_does_not_fit_is_told_why(config, changes, words) -> None:
-    reason = config.misfit(_spec(**changes))
+    reason = config.misfit(byte_model(**changes))
     assert reason is not None
     assert all(word in reason for word in words), reason
 
