@@ -87,9 +87,11 @@ def _facts(profile: Profile) -> Iterator[tuple[str, str]]:
             needed = profile.flops_needed[phase] or 0
             yield f"FLOPs {phase}", f"{show('flops', flops)} (needed {show('flops', needed)})"
     yield "weights", show("weights", memory.weights)
-    yield "peak, training", f"{show('train_peak', memory.train_peak)} (AdamW)"
+    yield "peak, training", f"{show('train_peak', memory.train_peak)} (AdamW; an estimate)"
     yield "saved for backward", show("activations", memory.activations)
-    yield "peak, inference", show("inference_peak", memory.inference_peak)
+    yield "peak, inference", f"{show('inference_peak', memory.inference_peak)} (an estimate)"
+    if profile.traced is not None:
+        yield from profile.traced.facts()
     if profile.flops["decode"] is not None:
         yield "cache per token", show("kv_bytes_per_token", memory.kv_bytes_per_token)
         yield "state", show("state_bytes", memory.state_bytes)
@@ -192,7 +194,7 @@ def _verification(found: Verification) -> Group:
         figures = (shown.fvcore_macs, shown.stock_macs, shown.traced_macs, shown.counter_macs)
         table.add_row(
             Text(_name(shown)),
-            ", ".join(f"{c.length}" if c.phase == "prefill" else "step" for c in checks),
+            _lengths(checks),
             f"{shown.macs:,}",
             *(_compared(figure, shown.macs) for figure in figures),
             style=None if shown.exact else "red",
@@ -204,6 +206,13 @@ def _verification(found: Verification) -> Group:
         notes += _notes(shown)
     notes += [f"not compared: {reason}" for reason in found.skipped]
     return Group(table, step, *(Text(note) for note in notes))
+
+
+def _lengths(checks: list[Check]) -> str:
+    """From the shortest to the longest, and whether decoding was compared too."""
+    lengths = sorted({check.length for check in checks if check.phase == "prefill"})
+    span = f"{lengths[0]}-{lengths[-1]}" if len(lengths) > 1 else "".join(map(str, lengths))
+    return ", ".join(filter(None, [span, "step" if len(checks) > len(lengths) else ""]))
 
 
 def _name(check: Check) -> str:

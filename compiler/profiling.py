@@ -18,8 +18,10 @@ from compiler.graph import Graph, spec_of
 from zoo import Zoo, load_zoo
 
 if TYPE_CHECKING:
+    from compiler.cost.training_step import Step
     from compiler.cost.verification import Verification
     from compiler.device.prediction import Prediction
+    from compiler.traced_profile import TracedProfile
 
 PHASES: tuple[Phase, ...] = get_args(Phase)
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
@@ -79,6 +81,7 @@ class Profile:
     backend: str = "eager"  # of the latency
     verify: Verification | None = None
     prediction: Prediction | None = None  # from a latency table
+    traced: TracedProfile | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The stable keys of ``profile --json``."""
@@ -94,10 +97,11 @@ class Profile:
             "params_embedding": self.params_embedding,
             "flops": self.flops,
             "flops_needed": self.flops_needed,
-            "memory": self.memory.as_json(),
+            "memory": {**self.memory.as_json(), "source": "closed form"},
             "latency_ms": self._latency_json(),
             "layers": [row.as_json() for row in self.rows],
             "verify": self.verify.as_json() if self.verify else None,
+            "traced": self.traced.as_json() if self.traced else None,
         }
 
     def _latency_json(self) -> dict[str, Any]:
@@ -132,6 +136,7 @@ def profile(
     dtype: str = "float32",
     phase: str = "prefill",
     verify: bool = False,
+    trace: Step | None = None,
     measure: bool = False,
     device: str = "cpu",
     backend: str = "eager",
@@ -140,7 +145,8 @@ def profile(
 ) -> Profile:
     """The profile of ``spec``; weights come into being only for ``verify`` and ``measure``.
 
-    ``verify`` counts every unique component with fvcore, ``measure`` times ``phase`` on ``device``, with
+    ``verify`` counts every unique component with fvcore and others, ``trace`` follows a forward pass and that
+    training step without data, ``measure`` times ``phase`` on ``device``, with
     ``backend`` and ``clock`` (see ``compiler.device.runs`` and ``timers``). Wrong arguments are one SpecError
     that names them all.
     """
@@ -157,6 +163,16 @@ def profile(
         from compiler.cost.verify import verify_costs  # imports fvcore
 
         found = replace(found, verify=verify_costs(graph, zoo))
+    if trace is not None:
+        from compiler.traced_profile import traced_profile
+
+        found = replace(
+            found,
+            traced=traced_profile(
+                graph, zoo, seq_len=length, source_len=source_len, batch_size=batch_size,
+                dtype=checked_dtype, step=trace,
+            ),
+        )  # fmt: skip
     if measure:
         latency = measure_model(
             compile_spec(spec, gate=False, zoo=zoo),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -16,7 +16,7 @@ from archspec.commands._plugins import importable
 from archspec.commands._profile_several import Question, compare_or_plot
 from archspec.commands._space_profile import asking, read_budget, space_profile, study_profile
 from archspec.commands.check import kind_of
-from archspec.errors import SpecError
+from archspec.errors import SpecError, did_you_mean
 from archspec.source import load_source
 
 
@@ -39,6 +39,18 @@ def profile(
     verify: Annotated[
         bool, typer.Option("--verify", help="Count every unique part with fvcore too.")
     ] = False,
+    trace: Annotated[
+        bool,
+        typer.Option("--trace", help="Follow a forward pass and a training step: exact peaks, bytes moved."),
+    ] = False,
+    optimizer: Annotated[
+        str, typer.Option(help="adamw, adamw_foreach or sgd; for --trace, as the three that follow.")
+    ] = "adamw",
+    checkpointing: Annotated[
+        bool, typer.Option("--checkpointing", help="Layers run again in the backward pass.")
+    ] = False,
+    autocast: Annotated[bool, typer.Option("--autocast", help="float32 weights, bfloat16 products.")] = False,
+    micro_batches: Annotated[int, typer.Option(min=1, help="Batches per optimizer step.")] = 1,
     measure: Annotated[bool, typer.Option("--measure", help="Time the model on the device.")] = False,
     predict: Annotated[
         bool,
@@ -124,6 +136,7 @@ def profile(
         dtype=dtype,
         phase=phase,
         verify=verify,
+        trace=_step(optimizer, checkpointing, autocast, micro_batches) if trace else None,
         measure=measure,
         device=device,
         backend=backend,
@@ -146,3 +159,13 @@ def profile(
         Console().print(render(found))
     if found.verify is not None and found.verify.exact is False:
         raise typer.Exit(1)
+
+
+def _step(optimizer: str, checkpointing: bool, autocast: bool, micro_batches: int) -> Any:
+    """The training step that ``--trace`` follows."""
+    from compiler.cost.training_step import OPTIMIZERS, Step
+
+    known = {name: name for name in OPTIMIZERS}
+    if optimizer not in known:
+        raise SpecError(f"unknown optimizer '{optimizer}'", hint=did_you_mean(optimizer, known))
+    return Step(known[optimizer], checkpointing, autocast, micro_batches)

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from compiler.cost.handles import fvcore_handles
+from compiler.cost.handles import Handle, fvcore_handles, shape_handle
 from compiler.cost.zero_ops import is_zero_cost
+from zoo.contract import Component
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # fvcore scripts a function when imported, which torch deprecates
@@ -41,7 +42,7 @@ def count_macs(
     analysis = _analysis(FlopCountAnalysis, module, args, kwargs, method)
     for name in list(analysis._op_handles):
         del analysis._op_handles[name]  # set_op_handle(name, None) would not remove a default handle
-    analysis.set_op_handle(**fvcore_handles())
+    analysis.set_op_handle(**fvcore_handles(), **_own_handles(module))
     return _read(analysis)
 
 
@@ -57,7 +58,7 @@ def count_both(
 ) -> tuple[Counted, Counted | None]:
     """What ``count_macs`` and ``count_stock`` say, from one trace; None where stock fvcore fails."""
     analysis = _analysis(FlopCountAnalysis, module, args, kwargs, method)
-    ours, stock = fvcore_handles(), dict(analysis._op_handles)
+    ours, stock = fvcore_handles() | _own_handles(module), dict(analysis._op_handles)
     sums: dict[str, Counter[str]] = {"ours": Counter(), "stock": Counter()}
     unknown: set[str] = set()
     failed: set[str] = set()
@@ -96,6 +97,15 @@ def count_activations(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str
 def count_parameters(module: nn.Module) -> int:
     """fvcore's parameter count of the whole module; shared parameters count once."""
     return int(parameter_count(module)[""])
+
+
+def _own_handles(module: nn.Module) -> dict[str, Handle]:
+    """From what components say of their own operations (``op_flops``)."""
+    own: dict[str, Handle] = {}
+    for part in module.modules():
+        if isinstance(part, Component):
+            own |= {name: shape_handle(formula) for name, formula in part.op_flops.items()}
+    return own
 
 
 def _analysis(

@@ -12,7 +12,10 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import torch
+
 from archspec.cost import fft_flops
+from zoo.contract import OpFlops
 
 Handle = Callable[[list[Any], list[Any]], int]
 
@@ -39,6 +42,25 @@ def fvcore_handles() -> dict[str, Handle]:
         "aten::fft_rfft": _real_fft,
         "aten::fft_irfft": _inverse_real_fft,
     }
+
+
+def shape_handle(formula: OpFlops) -> Handle:
+    """A handle that asks a formula for dispatched operations: tensors without data, all else as it is."""
+
+    def handle(inputs: list[Any], outputs: list[Any]) -> int:
+        results = [_stand_in(value) for value in outputs]
+        out = results[0] if len(results) == 1 else tuple(results)
+        return formula([_stand_in(value) for value in inputs], {}, out) // 2
+
+    return handle
+
+
+def _stand_in(value: Any) -> Any:
+    if value.node().kind() == "prim::ListConstruct":
+        return [_stand_in(item) for item in value.node().inputs()]
+    if value.isCompleteTensor():
+        return torch.empty(_shape(value), device="meta")
+    return value.toIValue()
 
 
 def _linear(inputs: list[Any], outputs: list[Any]) -> int:

@@ -53,7 +53,7 @@ def test_keys_of_the_json(make_spec: SpecMaker) -> None:
     }  # fmt: skip
     assert document["flops"].keys() == document["flops_needed"].keys() == {"prefill", "decode", "train"}
     assert document["memory"].keys() == {
-        "weights", "activations", "train_peak", "inference_peak", "kv_bytes_per_token", "state_bytes",
+        "weights", "activations", "train_peak", "inference_peak", "kv_bytes_per_token", "state_bytes", "source",
     }  # fmt: skip
     assert document["latency_ms"].keys() >= {"value", "low", "high", "source"}
     assert document["latency_ms"]["value"] is document["latency_ms"]["source"] is document["verify"] is None

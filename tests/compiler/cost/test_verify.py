@@ -66,6 +66,46 @@ class Lighter(Square):
             return replace(cost, params=cost.params - 1, params_active=cost.params - 1)
 
 
+@torch.library.custom_op("archspec_tests::times", mutates_args=())
+def times(x: Tensor, w: Tensor) -> Tensor:
+    return x @ w
+
+
+@times.register_fake
+def _(x: Tensor, w: Tensor) -> Tensor:
+    return x.new_empty(*x.shape[:-1], w.shape[1])
+
+
+@torch.library.custom_op("archspec_tests::times_backward", mutates_args=())
+def times_backward(grad: Tensor, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+    return grad @ w.T, x.flatten(0, -2).T @ grad.flatten(0, -2)
+
+
+@times_backward.register_fake
+def _(grad: Tensor, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x), torch.empty_like(w)
+
+
+times.register_autograd(
+    lambda ctx, grad: times_backward(grad, *ctx.saved_tensors),
+    setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs),
+)
+
+
+class Kernel(Square):
+    """A kernel of its own that nobody has priced."""
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return times(x, self.w)
+
+
+class PricedKernel(Kernel):
+    op_flops = {
+        "archspec_tests::times": lambda args, kwargs, out: 2 * out.numel() * args[0].shape[-1],
+        "archspec_tests::times_backward": lambda args, kwargs, out: 4 * args[0].numel() * args[1].shape[-1],
+    }
+
+
 class Unheard(Square):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         return torch.linalg.solve(torch.eye(x.shape[-1]), (x @ self.w).mT).mT
@@ -177,3 +217,10 @@ def test_flop_counter_mode_is_told_apart_by_operation(make: Make, zoo: Zoo) -> N
     name, gap = difference.split()
     assert name == "convolution_backward"
     assert whole.train_macs + int(gap.replace(",", "")) == whole.counter_train_macs > whole.train_macs
+
+
+def test_a_kernel_of_ones_own_is_refused_until_it_is_priced(make: Make, zoo: Zoo) -> None:
+    refused = verified(Kernel, make, zoo)
+    assert refused.exact is False
+    assert refused.unknown_ops == ["archspec_tests::times"]
+    assert verified(PricedKernel, make, zoo).exact is True
