@@ -19,8 +19,8 @@ from archspec.source import Source
 from archspec.space import Space
 
 if TYPE_CHECKING:
+    from compiler.cost.asking import Asking
     from compiler.cost.space_bounds import End, Range, Verdict
-    from compiler.cost.space_parts import Asking
 
 _SURE = {"exact": "", "bound": " (bound)", "seen": " (seen)"}
 _MOST_OPTIONS = 12  # shown for one budget
@@ -103,7 +103,7 @@ def space_profile(
 
 def study_profile(source: Source, budgets: Sequence[Budget], plugins: tuple[str, ...]) -> SpaceProfile:
     """The profile of a study's space on the study's target, with the study's budgets."""
-    from compiler.cost.space_parts import Asking
+    from compiler.cost.asking import Asking
     from search.load import load_study
 
     loaded = load_study(source, plugins=plugins)
@@ -115,7 +115,7 @@ def study_profile(source: Source, budgets: Sequence[Budget], plugins: tuple[str,
 
 def asking(*, batch_size: int, seq_len: int | None, dtype: str, phase: str) -> Asking:
     """What was asked on the command line; SpecError for what is unknown."""
-    from compiler.cost.space_parts import Asking
+    from compiler.cost.asking import Asking
 
     problems = [
         Problem(f"unknown {what} '{value}'", hint=did_you_mean(value, known))

@@ -24,16 +24,8 @@ from archspec import ModelSpec, SpecError
 from archspec.quantities import Budget
 from archspec.space import Space
 from archspec.strip import strip
-from compiler.cost.space_parts import (
-    NOT_DECODING,
-    TRAIN_SAVED,
-    TRAIN_UPDATE,
-    Asking,
-    Genes,
-    Parts,
-    quantities,
-    values_of,
-)
+from compiler.cost.asking import Asking, quantities
+from compiler.cost.space_parts import NOT_DECODING, TRAIN_SAVED, TRAIN_UPDATE, Genes, Parts, values_of
 from compiler.cost.space_sums import Extremes, best
 from compiler.profiling import Profile
 from zoo import Zoo
@@ -164,7 +156,7 @@ class SpaceBounds:
 
     def _rows(self, fixed: Genes, *, must: bool = True) -> list[tuple[int, Extremes]]:
         """For every frame with members: what is alive at least, and the extremes."""
-        rows = [(whole.floor, whole) for _, whole in self.parts.extremes(fixed)]
+        rows = [(whole.floor, whole) for whole in self.parts.extremes(fixed)]
         if not rows and must:
             reason = self.parts.reason
             why = reason.problems[0].message if reason else "no filling is valid"

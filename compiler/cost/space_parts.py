@@ -14,15 +14,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from archspec import DTYPE_BYTES, Dtype, ModelSpec, Phase, SpecError
+from archspec import DTYPE_BYTES, ModelSpec, SpecError
 from archspec.holes import Hole, below, is_hole
 from archspec.nodes import Node, plain
 from archspec.source import Source
 from archspec.space import Space
 from archspec.validate import validate
-from compiler.build import build_graph
+from compiler.cost.asking import Asking, quantities
 from compiler.cost.space_sums import Extremes, added, best, nothing
-from compiler.profiling import Profile, closed_profile
+from compiler.profiling import Profile
 from zoo import Zoo
 
 Genes = dict[str, Any]
@@ -30,30 +30,9 @@ MAX_MODELS = 20_000  # built on the way
 _MAX_VALUES = 256  # of one int hole
 TRAIN_SAVED, TRAIN_UPDATE = "train: weights, states, saved", "train: weights, gradients, states"
 NOT_DECODING = "parts that do not decode"
+MAX_JOINED = 1_000  # members of a space that is built whole
 _PEAKS = ("train_peak", "inference_peak")
-
-
-@dataclass(frozen=True)
-class Asking:
-    """The question: sizes, dtype and phase as in a study's target; ``seq_len`` None is each member's own."""
-
-    batch_size: int = 1
-    seq_len: int | None = None
-    dtype: Dtype = "float32"
-    phase: Phase = "prefill"
-
-    def profile(self, spec: ModelSpec, zoo: Zoo) -> Profile:
-        """The closed forms of one member; SpecError if it cannot be built or is too short."""
-        length = self.seq_len or spec.input.seq_len
-        if length > spec.input.seq_len:
-            raise SpecError(f"seq_len {length} is not in 1..{spec.input.seq_len}, what '{spec.name}' takes")
-        return closed_profile(
-            build_graph(spec, zoo=zoo),
-            seq_len=length,
-            batch_size=self.batch_size,
-            dtype=self.dtype,
-            phase=self.phase,
-        )
+_JOINS = {"encoder", "condition"}  # what layers read beside their own stream
 
 
 @dataclass(frozen=True)
@@ -97,16 +76,51 @@ class Parts:
         self.reason: SpecError | None = None  # why the first part that is not valid is not
         self._sums: dict[tuple[int, str], tuple[dict[str, int], int] | None] = {}
         self._frames: list[Frame] | None = None
+        self._members: list[tuple[Genes, tuple[dict[str, int], int] | None]] | None = None
 
-    def extremes(self, fixed: Mapping[str, Any]) -> Iterator[tuple[Frame, Extremes]]:
-        """For every frame that agrees with ``fixed`` and has valid members: the extremes of their sums."""
+    def extremes(self, fixed: Mapping[str, Any]) -> Iterator[Extremes]:
+        """For every frame that agrees with ``fixed`` and has valid members: the extremes of their sums.
+
+        Layers that read an encoder or a condition cannot stand alone, nor these without a reader: then every
+        member is a frame of its own.
+        """
+        if not _JOINS.isdisjoint(self.space.source.root.entries):
+            for genes, found in self._all_members():
+                if found is not None and all(genes.get(gene) == value for gene, value in fixed.items()):
+                    yield Extremes.of(found[0], genes, found[1])
+            return
         for frame in self._all_frames():
             if any(frame.genes.get(gene, value) != value for gene, value in fixed.items()):
                 continue
             layers = self._list(frame.layers, "layers", _Place(frame, dict(fixed) | frame.genes))
             whole = added([Extremes.of(frame.base, frame.genes, frame.extra), layers])
             if whole is not None:
-                yield frame, whole
+                yield whole
+
+    def _all_members(self) -> list[tuple[Genes, tuple[dict[str, int], int] | None]]:
+        """Active genes and sums of every filling; None where it is not valid."""
+        if self._members is None:
+            n_fillings, _ = self.space.count()
+            if n_fillings > MAX_JOINED:
+                raise SpecError(
+                    "a space with an encoder or a condition is built whole, "
+                    f"and has more than {MAX_JOINED:,} fillings",
+                    file=self.space.source.file,
+                )
+            self._members = []
+            for genes in self.space.enumerate():
+                active = {gene: genes[gene] for gene in self.space.active(genes)}
+                self._members.append((active, self._member(genes)))
+        return self._members
+
+    def _member(self, genes: Genes) -> tuple[dict[str, int], int] | None:
+        self.n_models += 1
+        try:
+            profile = self.asking.profile(self.space.spec(genes, self.zoo.components), self.zoo)
+        except SpecError as error:
+            self.reason = self.reason or error
+            return None
+        return self._of(profile), _extra(profile)
 
     def _all_frames(self) -> list[Frame]:
         """Every filling of what is outside the layers, and of shared holes."""
@@ -257,21 +271,6 @@ class Parts:
         found[TRAIN_UPDATE] = found["weights"] + 3 * item * found["params"]
         found[NOT_DECODING] = int(profile.flops["decode"] is None)
         return {name: value for name, value in found.items() if name not in _PEAKS}
-
-
-def quantities(profile: Profile) -> dict[str, int]:
-    """The closed-form quantities that budgets know, of the profile's phase."""
-    flops, needed = profile.flops[profile.phase], profile.flops_needed[profile.phase]
-    assert flops is not None, "a phase that the model lacks is refused before"
-    assert needed is not None
-    return {
-        "params": profile.params,
-        "params_active": profile.params_active,
-        "params_embedding": profile.params_embedding,
-        "flops": flops,
-        "flops_needed": needed,
-        **profile.memory.as_json(),
-    }
 
 
 def values_of(hole: Hole) -> tuple[Sequence[Any], bool]:

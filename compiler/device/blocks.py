@@ -62,8 +62,14 @@ class Decomposition:
 def decompose(spec: ModelSpec, zoo: Zoo, *, seq_len: int | None = None) -> Decomposition:
     """The blocks of a model whose input has ``seq_len`` positions (by default all it takes).
 
-    SpecError for a model with an encoder: what a layer's ``cross`` takes depends on two lengths.
+    SpecError for a model with an encoder or a condition: what reads these depends on two lengths.
     """
+    if spec.condition is not None:
+        raise SpecError(
+            "the latency of a model with a condition is not predicted from blocks",
+            path="condition",
+            hint="measure it: archspec profile SPEC --measure",
+        )
     if spec.encoder is not None:
         raise SpecError(
             "the latency of a model with an encoder is not predicted from blocks",

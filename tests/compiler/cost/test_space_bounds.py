@@ -17,8 +17,10 @@ from archspec.quantities import Budget
 from archspec.source import load_source, parse_source
 from archspec.space import Space
 from compiler.cost import space_parts
-from compiler.cost.space_bounds import ADDITIVE, PEAKS, SpaceBounds
-from compiler.cost.space_parts import Asking, quantities
+from compiler.cost.asking import Asking, quantities
+from compiler.cost.space_bounds import ADDITIVE, PEAKS, SpaceBounds, _with_cacheless
+from compiler.cost.space_parts import NOT_DECODING
+from compiler.cost.space_sums import Extremes, added, best
 from zoo import load_zoo
 
 SPACES = Path(__file__).parents[3] / "specs" / "spaces"
@@ -61,10 +63,13 @@ layers:
   - {token_mixer: {kind: attention, n_heads: {choice: [1, 3, 5, 16]}}, channel_mixer: {choice: [mlp, none]}}
   - {token_mixer: {choice: [pool, {kind: attention, n_heads: 4, window: 3}]}, channel_mixer: none}
 """,
-    "undecodable": """
+    "encoder": """
+encoder:
+  input: {kind: tokens, vocab_size: 7, seq_len: 8}
+  stem: {kind: embedding, positions: learned}
+  layers: [{token_mixer: {choice: [{kind: attention, n_heads: 2}, pool]}}]
 layers:
-  - {token_mixer: {choice: [{kind: attention, n_heads: 2}, {kind: matrix, structure: toeplitz, d_head: 4, max_len: 16}]}, channel_mixer: none}
-  - {token_mixer: {kind: attention, n_heads: 2}, channel_mixer: none}
+  - {token_mixer: {kind: attention, n_heads: 2}, cross: {kind: attention, n_heads: {choice: [2, 4]}}, channel_mixer: {choice: [mlp, none]}}
 """,
 }  # fmt: skip
 
@@ -172,6 +177,19 @@ def test_verdicts() -> None:
     assert answer("latency_ms", "<= 3") == "not a closed form"
 
 
+def test_one_part_that_does_not_decode_leaves_a_model_without_caches() -> None:
+    """No causal mixer of ours is such a part; a plug-in's may be."""
+    decoding = {"kv_bytes_per_token": 8, "state_bytes": 4, NOT_DECODING: 0}
+    other = {"kv_bytes_per_token": 0, "state_bytes": 0, NOT_DECODING: 1}
+    slot = best([Extremes.of(decoding, {"a": 1}, 0), Extremes.of(other, {"a": 2}, 0)])
+    found = added([Extremes.of(decoding, {}, 0), slot])
+    assert found is not None
+    assert found.least["state_bytes"][0] == 4
+    assert _with_cacheless(found).least["state_bytes"] == (0, {"a": 2})
+    assert _with_cacheless(found).most["state_bytes"][0] == 8
+    assert _with_cacheless(Extremes.of(decoding, {}, 0)).least["state_bytes"][0] == 4
+
+
 def test_long_ranges_are_looked_at_by_their_ends() -> None:
     text = HEAD.replace("d_model: {choice: [8, 16]}", "d_model: 8") + (
         "layers: [{channel_mixer: {kind: mlp, d_ff: {int: [1, 100000], log: true}}}]"
@@ -189,6 +207,12 @@ def test_shipped_spaces_have_few_parts(name: str) -> None:
     ranges = bounds.ranges()
     assert bounds.parts.n_models < 200
     assert all(ranges[quantity].least.sure == "exact" for quantity in ADDITIVE)
+
+
+def test_a_large_space_with_an_encoder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(space_parts, "MAX_JOINED", 15)
+    with pytest.raises(SpecError, match="built whole, and has more than 15"):
+        SpaceBounds(space_of("encoder"), Asking(), zoo=load_zoo()).ranges()
 
 
 def test_too_many_parts_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

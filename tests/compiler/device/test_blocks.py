@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import compiler
+from archspec import SpecError
 from archspec.spec import ModelSpec
 from compiler.build import build_graph
 from compiler.cost.closed_form import CostPlan, total
@@ -80,6 +81,12 @@ def test_copies_are_untied(name: str, zoo: Zoo) -> None:
     for block in decompose(spec, zoo).unique:
         one, four = (in_layers(block.copies(n), block.copies(n).input.seq_len) for n in (1, 4))
         assert four == Counter({what: 4 * n for what, n in one.items()})
+
+
+@pytest.mark.parametrize(("name", "what"), [("encoder_decoder", "encoder"), ("fit_denoiser", "condition")])
+def test_what_reads_a_second_stream_is_not_taken_apart(name: str, what: str, zoo: Zoo) -> None:
+    with pytest.raises(SpecError, match=f"model with an? {what} is not predicted from blocks"):
+        decompose(compiler.load_spec(SPECS / "hybrids" / f"{name}.yaml"), zoo)
 
 
 def test_a_name_covers_what_the_time_depends_on(make_spec: SpecMaker, zoo: Zoo) -> None:
