@@ -122,7 +122,7 @@ def show(quantity: str, value: float) -> str:
     """``value`` as people write it: 1.21M, 3.4 MiB, 5.31 ms, 0.912."""
     unit = find_quantity(quantity).unit
     if unit == "count":
-        for scale, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        for scale, letter in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
             if value >= scale:
                 return f"{value / scale:.3g}{letter}"
         return f"{value:.0f}"
