@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from test_fvcore_check import CASES as FORWARD_CASES
 from test_fvcore_check import Of
 from torch import Tensor
+from torch._higher_order_ops.scan import scan
 
 from archspec import Site
 from archspec.cost import fft_flops
@@ -96,6 +97,20 @@ def test_bytes_and_lives_by_hand() -> None:
     found = trace_call(Of(lambda x, w: (x @ w).relu_().sum()), (meta(2, 3), meta(3, 5)), training=True)
     assert found.forward.bytes_read == 4 * (6 + 15 + 10 + 10)
     assert found.forward.elements == 10 + 10
+
+
+def test_a_scan_is_its_body_once_for_every_step() -> None:
+    def recurrence(x: Tensor, w: Tensor) -> Tensor:
+        def step(carry: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
+            new = carry @ w + token
+            return new, new.clone()
+
+        ys: Tensor = scan(step, x.new_zeros(x.shape[1:]), x, dim=0)[1]
+        return ys
+
+    for length in (16, 4096):
+        found = trace_call(Of(recurrence), (meta(length, 4, 8, grad=False), meta(8, 8, grad=False)))
+        assert found.forward.flops == length * 2 * 4 * 8 * 8
 
 
 @pytest.mark.parametrize(
