@@ -12,12 +12,28 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import flex_attention as flex
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _disable_current_modes
 
 
 class FusedAttention(TorchFunctionMode):
-    """``scaled_dot_product_attention`` on meta tensors becomes the kernel that the CPU would choose."""
+    """``scaled_dot_product_attention`` on meta tensors becomes the kernel that the CPU would choose.
+
+    FlexAttention becomes the same kernel, dense whatever its mask: which blocks a mask leaves out is data.
+    """
+
+    def __enter__(self) -> FusedAttention:
+        self._kept = {name: getattr(flex, name) for name in _FLEX}
+        for name, stand_in in _FLEX.items():
+            setattr(flex, name, stand_in)
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)  # type: ignore[no-untyped-call]
+        for name, value in self._kept.items():
+            setattr(flex, name, value)
 
     def __torch_function__(
         self,
@@ -42,6 +58,23 @@ def backward(ends: Sequence[Tensor]) -> None:
     torch.autograd.Variable._execution_engine.run_backward(
         tuple(ends), gradients, False, False, (), allow_unreachable=True, accumulate_grad=True
     )
+
+
+def _flex_kernel(
+    query: Tensor, key: Tensor, value: Tensor, score_mod: Any, block_mask: Any, scale: float, *options: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """q (B, H, L, K), k (B, G, N, K), v (B, G, N, V) -> the output, log-sum-exp and greatest scores."""
+    if value.shape[-1] != query.shape[-1]:
+        raise NotImplementedError("FlexAttention is traced where values are as wide as queries")
+    out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, scale=scale)
+    return out, lse, lse
+
+
+_FLEX: dict[str, Any] = {
+    "_validate_device": lambda *tensors: None,  # it wants a device that computes
+    "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG": True,  # or it would be compiled
+    "flex_attention_hop": _flex_kernel,
+}
 
 
 def _attend(

@@ -13,6 +13,7 @@ from test_fvcore_check import CASES as FORWARD_CASES
 from test_fvcore_check import Of
 from torch import Tensor
 from torch._higher_order_ops.scan import scan
+from torch.nn.attention.flex_attention import flex_attention
 
 from archspec import Site
 from archspec.cost import fft_flops
@@ -87,6 +88,19 @@ def test_attention_is_one_operation_and_never_makes_all_scores() -> None:
     size = 4 * q.numel()
     assert size < found.forward_peak < 1.1 * size
     assert found.backward.recomputed == found.forward.flops // 2
+
+
+def test_flex_attention_is_one_dense_operation() -> None:
+    q, kv = meta(1, 8, 1024, 64), meta(1, 2, 1024, 64)
+
+    def attend(q: Tensor, kv: Tensor) -> Tensor:
+        found: Tensor = flex_attention(q, kv, kv, score_mod=lambda s, b, h, i, j: s + i - j, enable_gqa=True)
+        return found
+
+    found = trace_call(Of(attend), (q, kv), training=True)
+    assert found.forward.flops == 4 * 8 * 1024 * 1024 * 64
+    assert found.backward.flops == 2 * found.forward.flops
+    assert found.forward_peak < 2 * 4 * q.numel()  # no score for every pair
 
 
 def test_bytes_and_lives_by_hand() -> None:
