@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from compiler.cost.fused_attention import FusedAttention, backward
 from compiler.cost.op_flops import Formula
-from compiler.cost.tracer import FusedAttention, Tally, Tracer, backward
+from compiler.cost.tracer import Tally, Tracer
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,10 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from archspec import Dtype, SpecError
 from compiler.cost.condensed import Condensed, condense, kept_whole, unit_of
+from compiler.cost.fused_attention import FusedAttention, backward
 from compiler.cost.places import PlacedTracer
 from compiler.cost.stretches import Run, run_of, stretches
-from compiler.cost.tracer import FusedAttention, Tally, UnknownOperation, backward
+from compiler.cost.tracer import Tally, UnknownOperation
 from compiler.cost.training_step import PLAIN_STEP, Step, empty_inputs, n_targets, step_loss
 from compiler.graph import Graph, Op, ops, spec_of
 from compiler.model import CompiledModel
@@ -69,13 +70,7 @@ class TracedModel:
 def added(tallies: Iterable[Tally]) -> Tally:
     whole = Tally()
     for tally in tallies:
-        whole.flops += tally.flops
-        whole.recomputed += tally.recomputed
-        whole.elements += tally.elements
-        whole.bytes_read += tally.bytes_read
-        whole.bytes_written += tally.bytes_written
-        whole.n_operations += tally.n_operations
-        whole.by_op.update(tally.by_op)
+        whole.add(tally)
     return whole
 
 
@@ -157,6 +152,11 @@ def _trace(
             tracer.begin("end")
     except UnknownOperation as error:
         raise _refused(graph, tracer.spans[-1].place, error) from error
+    except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        place = tracer.spans[-1].place
+        op: Op | None = graph.nodes[place]["op"] if place in graph else None
+        message = f"{place or 'the model'} cannot be traced without data: {str(error).splitlines()[0]}"
+        raise SpecError(problems=[spec_of(graph).problem(op.origin if op else (), message)]) from error
     for parameter in module.parameters():
         parameter.grad = None
     return tracer

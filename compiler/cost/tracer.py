@@ -1,8 +1,8 @@
 """One pass over the operations that torch dispatches: FLOPs, elements, bytes, and every storage's life.
 
 ``Tracer`` is a ``TorchDispatchMode``. It is made for meta tensors, which have shapes and no data, and works
-on real ones too. Fused attention stays one operation (``FusedAttention``): on meta tensors torch itself would
-spell it out, with a score for every pair. An operation in no table is an error, never zero.
+on real ones too. Fused attention stays one operation under ``FusedAttention`` (``fused_attention.py``). An
+operation in no table is an error, never zero.
 
 Bytes are those of an eager run: an operation reads its inputs and writes its outputs; a view moves nothing.
 A storage lives from the operation that makes it until the last tensor on it goes, those that autograd keeps
@@ -18,10 +18,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch._ops import HigherOrderOperator
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from compiler.cost.op_flops import FLOPS, Formula, recomputed_flops
 from compiler.cost.zero_ops import acts_on_elements, is_zero_cost
@@ -47,6 +46,17 @@ class Tally:
     n_operations: int = 0
     by_op: Counter[str] = field(default_factory=Counter)  # FLOPs
 
+    def add(self, other: Tally, *, times: int = 1) -> None:
+        """Count ``other``, ``times`` over."""
+        self.flops += times * other.flops
+        self.recomputed += times * other.recomputed
+        self.elements += times * other.elements
+        self.bytes_read += times * other.bytes_read
+        self.bytes_written += times * other.bytes_written
+        self.n_operations += times * other.n_operations
+        for name, flops in other.by_op.items():
+            self.by_op[name] += times * flops
+
 
 class Tracer(TorchDispatchMode):
     """Counts into ``tally``, which may be exchanged between operations, and follows the memory.
@@ -55,6 +65,8 @@ class Tracer(TorchDispatchMode):
     ``peak`` the most since ``restart_peak``, and ``peak_at`` the operation that reached it. ``hold`` counts
     what existed before.
     """
+
+    supports_higher_order_operators = True
 
     def __init__(self, extra: Mapping[str, Formula] | None = None):
         super().__init__()  # type: ignore[no-untyped-call]
@@ -69,6 +81,9 @@ class Tracer(TorchDispatchMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if isinstance(func, HigherOrderOperator):
+            name = str(func)
+            return self._scan(*args, **kwargs) if name == "scan" else self._refuse(name)
         known = self._known.get(func)
         if known is None:
             known = self._known[func] = self._look_up(func)
@@ -94,6 +109,22 @@ class Tracer(TorchDispatchMode):
         if self.last_peak > self.peak:
             self.peak, self.peak_at = self.last_peak, name
         return out
+
+    def _scan(self, combine: Callable[..., Any], init: Any, xs: Any, additional: Any = ()) -> list[Tensor]:
+        """A loop along the first dimension as one operation: its body runs once and counts for all steps."""
+        n_steps = int(xs[0].shape[0])
+        whole, self.tally = self.tally, Tally()
+        with self:
+            out = list(combine(*init, *(x.select(0, 0) for x in xs), *additional))
+        body, self.tally = self.tally, whole
+        whole.add(body, times=n_steps)
+        stacked = [y.new_empty((n_steps, *y.shape)) for y in out[len(init) :]]
+        self.live += sum(self._born(y) for y in stacked)
+        self.peak = max(self.peak, self.live)
+        return [*out[: len(init)], *stacked]
+
+    def _refuse(self, name: str) -> None:
+        raise UnknownOperation(name)
 
     def restart_peak(self) -> None:
         self.peak, self.peak_at = self.live, ""
@@ -171,83 +202,6 @@ def _broadcast(*shapes: Sequence[int]) -> list[int]:
         max(sizes, key=lambda size: (size != 1, size))
         for sizes in zip(*((1,) * (n - len(s)) + tuple(s) for s in shapes))
     ]
-
-
-class FusedAttention(TorchFunctionMode):
-    """``scaled_dot_product_attention`` on meta tensors becomes the kernel that the CPU would choose."""
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is F.scaled_dot_product_attention and args and args[0].is_meta:
-            return _attend(*args, **kwargs)
-        return func(*args, **kwargs)
-
-
-def backward(ends: Sequence[Tensor]) -> None:
-    """``torch.autograd.backward`` with a gradient for each of ``ends``, under ``FusedAttention`` too.
-
-    torch's own function would be taken for one to override, and what a checkpoint runs again inside of it
-    would go without the mode.
-    """
-    gradients = tuple(torch.ones_like(end) for end in ends)
-    torch.autograd.Variable._execution_engine.run_backward(
-        tuple(ends), gradients, False, False, (), allow_unreachable=True, accumulate_grad=True
-    )
-
-
-def _attend(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    *,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Tensor:
-    fused = _cpu_fuses(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
-    if not fused:
-        return F.scaled_dot_product_attention(
-            query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
-        )
-    if attn_mask is not None and attn_mask.dtype is torch.bool:
-        hidden = torch.zeros_like(attn_mask, dtype=query.dtype)
-        attn_mask = hidden.masked_fill_(attn_mask.logical_not(), float("-inf"))
-    out: Tensor = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-        query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale
-    )[0]
-    return out
-
-
-def _cpu_fuses(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *options: Any) -> bool:
-    """Whether torch picks a fused kernel: asked with tensors of these shapes that share a single row."""
-    dropout_p, is_causal, scale, enable_gqa = options
-    with _disable_current_modes():
-        query, key, value = (_stand_in(t) for t in (q, k, v))
-        choice = torch._fused_sdp_choice(
-            query,
-            key,
-            value,
-            attn_mask=None if mask is None else _stand_in(mask),
-            dropout_p=dropout_p,
-            is_causal=is_causal,
-            scale=scale,
-            enable_gqa=enable_gqa,
-        )
-    return int(choice) != torch.nn.attention.SDPBackend.MATH.value
-
-
-def _stand_in(t: Tensor) -> Tensor:
-    row = torch.empty(max(1, t.shape[-1]), dtype=t.dtype, device="cpu")
-    flat = row.as_strided(t.shape, (0,) * (t.dim() - 1) + (1,))
-    return flat.requires_grad_(t.requires_grad) if t.dtype.is_floating_point else flat
 
 
 def _tensors(tree: Any) -> Iterator[Tensor]:

@@ -85,6 +85,7 @@ _DISPATCHED_MOVEMENT = """
     _to_copy _unsafe_view _reshape_alias _conj _neg_view _local_scalar_dense _unsafe_index
     _unsafe_index_put _index_put_impl lift lift_fresh_copy slice_backward select_backward
     unfold_backward diagonal_backward index_select_backward value_selecting_reduction_backward
+    select_copy slice_copy unbind_copy squeeze_copy unsqueeze_copy
     slice_inverse split_copy view_copy expand_copy t_copy _foreach_copy _foreach_zero set resize
     promote_types result_type convert_element_type empty_permuted new_empty_strided broadcast_in_dim
     _efficientzerotensor zero _record_function_enter_new _record_function_exit

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from test_fvcore_check import CASES as FORWARD_CASES
 from test_fvcore_check import Of
 from torch import Tensor
+from torch._higher_order_ops.scan import scan
+from torch.nn.attention.flex_attention import flex_attention
 
 from archspec import Site
 from archspec.cost import fft_flops
@@ -88,6 +90,19 @@ def test_attention_is_one_operation_and_never_makes_all_scores() -> None:
     assert found.backward.recomputed == found.forward.flops // 2
 
 
+def test_flex_attention_is_one_dense_operation() -> None:
+    q, kv = meta(1, 8, 1024, 64), meta(1, 2, 1024, 64)
+
+    def attend(q: Tensor, kv: Tensor) -> Tensor:
+        found: Tensor = flex_attention(q, kv, kv, score_mod=lambda s, b, h, i, j: s + i - j, enable_gqa=True)
+        return found
+
+    found = trace_call(Of(attend), (q, kv), training=True)
+    assert found.forward.flops == 4 * 8 * 1024 * 1024 * 64
+    assert found.backward.flops == 2 * found.forward.flops
+    assert found.forward_peak < 2 * 4 * q.numel()  # no score for every pair
+
+
 def test_bytes_and_lives_by_hand() -> None:
     """exp keeps its output, which lives; views move nothing; a product reads both factors."""
     found = trace_call(Of(lambda x: x.view(4, 6).exp().T), (meta(24),), training=True)
@@ -96,6 +111,20 @@ def test_bytes_and_lives_by_hand() -> None:
     found = trace_call(Of(lambda x, w: (x @ w).relu_().sum()), (meta(2, 3), meta(3, 5)), training=True)
     assert found.forward.bytes_read == 4 * (6 + 15 + 10 + 10)
     assert found.forward.elements == 10 + 10
+
+
+def test_a_scan_is_its_body_once_for_every_step() -> None:
+    def recurrence(x: Tensor, w: Tensor) -> Tensor:
+        def step(carry: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
+            new = carry @ w + token
+            return new, new.clone()
+
+        ys: Tensor = scan(step, x.new_zeros(x.shape[1:]), x, dim=0)[1]
+        return ys
+
+    for length in (16, 4096):
+        found = trace_call(Of(recurrence), (meta(length, 4, 8, grad=False), meta(8, 8, grad=False)))
+        assert found.forward.flops == length * 2 * 4 * 8 * 8
 
 
 @pytest.mark.parametrize(
