@@ -54,6 +54,8 @@ CASES = {
     "no such device": (["good.yaml", "--device", "tpu"], "'tpu'"),
     "no candidate": (["never.yaml"], "no candidate of this space can be built: "),
     "no candidate so long": (["space.yaml", "--seq-len", "25"], "seq_len 25 is not in 1..24"),
+    "a space traced": (["space.yaml", "--trace"], "are for one model"),
+    "two specs traced": (["good.yaml", "good.yaml", "--diff", "--trace"], "--trace and --plot or --diff"),
     "a space measured": (["space.yaml", "--measure"], "are for one model"),
     "a budget for a spec": (["good.yaml", "--budget", "params<=3"], "--budget is for a search space"),
     "a table that is none": (["good.yaml", "--predict", "--table", "text.sqlite"], "is no latency table"),
