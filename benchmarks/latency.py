@@ -78,7 +78,8 @@ def main() -> None:
             "statistic": arguments.statistic,
             "seed": arguments.seed,
         }
-        save("latency", {**provenance(), **facts, "rows": rows}, "\n\n".join(tables))
+        name = "latency" if arguments.phase == "prefill" else f"latency-{arguments.phase}"
+        save(name, {**provenance(), **facts, "rows": rows}, "\n\n".join(tables))
 
 
 def judge(name: str, arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -106,8 +106,13 @@ def diff(before: ModelSpec, after: ModelSpec, costs: tuple[Profile, Profile]) ->
 def _changes(before: ModelSpec, after: ModelSpec) -> Iterator[Change]:
     old, new = canonical(before), canonical(after)
     layers = old.pop("layers"), new.pop("layers")
+    encoders = old.get("encoder"), new.get("encoder")
+    read = [encoder.pop("layers") for encoder in encoders if encoder] if all(encoders) else []
     for path, a, b in _fields(old, new, ""):
         yield Change("field", path, a, b)
+    if read:
+        for change in _layer_changes(read[0], read[1]):
+            yield replace(change, where=f"encoder.{change.where}")
     yield from _layer_changes(layers[0], layers[1])
 
 
@@ -206,13 +211,15 @@ def _told(change: Change) -> str:
 
 
 def _short(value: Any) -> str:
-    """A layer by its mixer, a component without its version, anything else as JSON."""
+    """A layer by its mixer, a component without its version, an encoder by its size, else JSON."""
     if value is None:
-        return "default"
+        return "not set"
     if isinstance(value, dict):
         for role in ("token_mixer", "channel_mixer"):
             if isinstance(value.get(role), dict):
                 return f"{role} {_short(value[role])}"
+        if isinstance(value.get("layers"), list) and "stem" in value:
+            return f"{len(value['layers'])} parts on {_short(value.get('input'))}"
         fields = {key: inner for key, inner in value.items() if key not in ("kind", "version")}
         kind = value.get("kind", "")
         return f"{kind} {json.dumps(fields)}".strip() if fields or not kind else str(kind)

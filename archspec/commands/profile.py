@@ -101,7 +101,13 @@ def profile(
     source = load_source(specs[0], overrides=set_ or ())
     if plot is not None or diff or len(specs) > 1:
         question = Question(specs, batch_size, seq_len, dtype, phase, tuple(set_ or ()), plugins)
-        only_alone = {"verify": verify, "measure": measure, "predict": predict, "budget": bool(budget)}
+        only_alone = {
+            "verify": verify,
+            "trace": trace,
+            "measure": measure,
+            "predict": predict,
+            "budget": bool(budget),
+        }
         if unfit := [f"--{name}" for name, given in only_alone.items() if given]:
             raise SpecError(f"{', '.join(unfit)} and --plot or --diff or several specs do not go together")
         compare_or_plot(question, plot=plot, diff=diff, device_profile=device_profile, as_json=json_)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,6 +54,8 @@ CASES = {
     "no such device": (["good.yaml", "--device", "tpu"], "'tpu'"),
     "no candidate": (["never.yaml"], "no candidate of this space can be built: "),
     "no candidate so long": (["space.yaml", "--seq-len", "25"], "seq_len 25 is not in 1..24"),
+    "a space traced": (["space.yaml", "--trace"], "are for one model"),
+    "two specs traced": (["good.yaml", "good.yaml", "--diff", "--trace"], "--trace and --plot or --diff"),
     "a space measured": (["space.yaml", "--measure"], "are for one model"),
     "a budget for a spec": (["good.yaml", "--budget", "params<=3"], "--budget is for a search space"),
     "a table that is none": (["good.yaml", "--predict", "--table", "text.sqlite"], "is no latency table"),
@@ -110,3 +114,33 @@ def test_the_cases_can_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(SystemExit) as done:
         main()
     assert not done.value.code
+
+
+def test_a_table_that_was_calibrated_predicts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """From a space to a prediction by the commands alone; nothing is measured a second time."""
+
+    def run(*arguments: str) -> dict[str, Any]:
+        monkeypatch.setattr(
+            sys, "argv", ["archspec", *arguments, "--table", "t.sqlite", "--clock", "cpu", "--json"]
+        )
+        with pytest.raises(SystemExit) as done:
+            main()
+        found = capfd.readouterr()
+        assert not done.value.code, found.err
+        document: dict[str, Any] = json.loads(found.out)
+        return document
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "space.yaml").write_text(FILES["space.yaml"])
+    (tmp_path / "good.yaml").write_text(GOOD)
+    effort = ("--rounds", "3", "--seconds", "0.1", "--models", "2", "--device", "cpu")
+    first = run("device", "calibrate", "space.yaml", *effort)
+    assert (first["entries"], len(first["measured"]), first["every_filling_seen"]) == (4, 6, True)
+    assert first["fits"]["24"]["n_models"] == 2
+    assert run("device", "calibrate", "space.yaml", *effort)["measured"] == []
+    latency = run("profile", "good.yaml", "--predict", "--table-only")["latency_ms"]
+    assert (latency["source"], latency["weakest"], latency["tier"]) == ("table", "measured", "eager")
+    assert [part["source"] for part in latency["parts"]] == ["measured"] * 3
+    assert latency["low"] <= latency["value"] <= latency["high"]

@@ -125,6 +125,20 @@ def test_copies_that_changed_alike_are_told_once(make_spec: SpecMaker) -> None:
     assert (change["where"], change["n"]) == ("parts[0..4].token_mixer.size", 5)
 
 
+def test_encoders_are_compared_part_by_part(zoo: Zoo) -> None:
+    before = compiler.load_spec(HYBRIDS / "encoder_decoder.yaml")
+    after = compiler.load_spec(
+        HYBRIDS / "encoder_decoder.yaml",
+        overrides=["encoder.layers[0].repeat=3", "encoder.input.seq_len=1024"],
+    )
+    changes = compared(before, after)["changes"]
+    assert isinstance(changes, list)
+    assert [(c["what"], c["where"]) for c in changes] == [
+        ("field", "encoder.input.seq_len"),
+        ("removed", "encoder.parts[3]"),
+    ]
+
+
 def test_what_a_change_costs_is_the_kinds_that_changed(make_spec: SpecMaker) -> None:
     before, after = make_spec(POOL), make_spec(f"{POOL}\n{ATTENTION}")
     document = compared(before, after)
