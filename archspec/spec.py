@@ -10,6 +10,7 @@ import html
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     Discriminator,
     Field,
     PrivateAttr,
@@ -224,6 +225,9 @@ def _few_enough(entries: Layers) -> Layers:
     return entries
 
 
+TopLayers = Annotated[Layers, AfterValidator(_few_enough)]
+
+
 class Encoder(Closed):
     """Layers over a source of its own, read both ways; ``cross`` in the model's layers reads their output."""
 
@@ -232,12 +236,7 @@ class Encoder(Closed):
     norm: NormSlot | None = Field(None, description="overrides the model's norm")
     residual: Residual | None = Field(None, description="overrides the model's residual")
     stem: StemSlot
-    layers: Layers
-
-    @field_validator("layers")
-    @classmethod
-    def _not_too_many(cls, value: Layers) -> Layers:
-        return _few_enough(value)
+    layers: TopLayers
 
 
 class ModelSpec(Closed):
@@ -259,13 +258,8 @@ class ModelSpec(Closed):
     norm: NormSlot = Field("rmsnorm", validate_default=True)
     residual: Residual = "pre"
     stem: StemSlot
-    layers: Layers
+    layers: TopLayers
     head: HeadSlot
-
-    @field_validator("layers")
-    @classmethod
-    def _not_too_many(cls, value: Layers) -> Layers:
-        return _few_enough(value)
 
     _written: Written = PrivateAttr(default_factory=Written)
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import hashlib
-import importlib.util
 import platform
 from importlib import metadata
-from pathlib import Path
 
 import torch
 
 from compiler.device.gpu_state import query_gpu
 from compiler.device.info import cpu_name
+from compiler.source_hash import source_hash
 
 _RUNS = ("zoo", "compiler.passes.lower", "compiler.readings", "compiler.decode", "compiler.device.runs")
 
@@ -39,20 +36,6 @@ def versions_text(device: torch.device) -> str:
     return ", ".join(found)
 
 
-@functools.cache
 def code_text(plugins: tuple[str, ...] = ()) -> str:
     """16 hexadecimal digits of the source that runs in a compiled model: components, lowering, decoding."""
-    found = hashlib.sha256()
-    for name in (*_RUNS, *plugins):
-        for file in _sources(name):
-            found.update(f"{name}/{file.name}".encode())
-            found.update(file.read_bytes())
-    return found.hexdigest()[:16]
-
-
-def _sources(name: str) -> list[Path]:
-    spec = importlib.util.find_spec(name)
-    assert spec is not None, f"{name} was imported before"
-    if spec.submodule_search_locations is None:
-        return [] if spec.origin is None else [Path(spec.origin)]
-    return sorted(file for place in spec.submodule_search_locations for file in Path(place).rglob("*.py"))
+    return source_hash((*_RUNS, *plugins))
