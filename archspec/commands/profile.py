@@ -113,10 +113,9 @@ def profile(
         compare_or_plot(question, plot=plot, diff=diff, device_profile=device_profile, as_json=json_)
         return
     if len(specs) == 1 and (kind := kind_of(source)) != "spec":
-        if verify or measure or predict:
-            raise SpecError(
-                f"--verify, --measure and --predict are for one model, and {specs[0]} is a {kind}"
-            )
+        if verify or trace or measure or predict:
+            wanted = "--verify, --trace, --measure and --predict"
+            raise SpecError(f"{wanted} are for one model, and {specs[0]} is a {kind}")
         budgets = [read_budget(text) for text in budget or ()]
         if kind == "study":
             members = study_profile(source, budgets, plugins)
