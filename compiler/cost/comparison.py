@@ -28,6 +28,7 @@ def compare(
     params: int,
     train_flops: int | None,
     inputs_have_gradients: bool,
+    counter_too: bool,
     kwargs: dict[str, Any] | None = None,
 ) -> Check:
     """The closed form's ``cost`` against every witness; ``twin`` is ``module`` on the meta device."""
@@ -39,7 +40,7 @@ def compare(
     }
     seen = witnesses(
         twin, args, kwargs, method=method, training=train_flops is not None,
-        inputs_have_gradients=inputs_have_gradients, op_flops=op_flops,
+        inputs_have_gradients=inputs_have_gradients, counter_too=counter_too, op_flops=op_flops,
     )  # fmt: skip
     return Check(
         path=path,

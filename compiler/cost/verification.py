@@ -23,7 +23,9 @@ class Check:
     unknown_ops: tuple[str, ...]
     differences: tuple[str, ...]  # between stock fvcore and ours, by operation
     traced_macs: int | None  # by our trace; None where an operation is in no table
-    counter_macs: int | None  # by torch's FlopCounterMode on meta tensors; None where it fails
+    counter_macs: (
+        int | None
+    )  # by FlopCounterMode on meta, at a part's longest length; else None, as if it fails
     train_macs: int | None  # closed form, forward and backward; None for decoding, as all that follow
     traced_train_macs: int | None
     counter_train_macs: int | None

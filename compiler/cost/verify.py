@@ -95,9 +95,11 @@ class _Component:
             self.params = count_parameters(self.module) - stem.table().numel()  # counted at the stem
 
     def checks(self) -> Iterator[Check]:
-        for length, args, ctx in self.cases():
-            train = replace(ctx, phase="train")
-            yield self.check("prefill", length, self.asked.config.cost(ctx), args, train=train)
+        cases = list(self.cases())
+        longest = max(length for length, _, _ in cases)
+        for length, args, ctx in cases:
+            train, cost = replace(ctx, phase="train"), self.asked.config.cost(ctx)
+            yield self.check("prefill", length, cost, args, train=train, counter_too=length == longest)
         can = self.asked.config.capabilities()
         if isinstance(self.module, Mixer) and self.asked.site.causal and can.decode != "none":
             yield self.decode_check(self.module)
@@ -168,6 +170,7 @@ class _Component:
         *,
         method: str = "forward",
         train: CostContext | None = None,
+        counter_too: bool = False,
     ) -> Check:
         config = self.op.config
         assert config is not None
@@ -178,7 +181,7 @@ class _Component:
         return compare(
             self.module, self.twin, args, cost, method=method, path=self.path, kind=config.kind,
             n_nodes=self.n_nodes, phase=phase, length=length, params=self.params, train_flops=train_flops,
-            inputs_have_gradients=self.op.kind not in ("stem", "condition_tokens"),
+            inputs_have_gradients=self.op.kind not in ("stem", "condition_tokens"), counter_too=counter_too,
         )  # fmt: skip
 
 
@@ -204,7 +207,8 @@ def _model_checks(graph: Graph, zoo: Zoo) -> Iterator[Check]:
         twin = lower(graph, zoo, seed=0)
     params = count_parameters(module)
     encoder = spec_of(graph).encoder
-    for length in model_lengths(graph, batch_size=_BATCH):
+    lengths = model_lengths(graph, batch_size=_BATCH)
+    for length in lengths:
         source_len = None if encoder is None else source_length(graph, length)
         plan = CostPlan(graph, length, source_len)
         cost = total(plan.costs(batch_size=_BATCH).values())
@@ -216,7 +220,7 @@ def _model_checks(graph: Graph, zoo: Zoo) -> Iterator[Check]:
         yield compare(
             module, twin, inputs, cost, kwargs=further, method="forward", path="", kind="model", n_nodes=1,
             phase="prefill", length=length, params=params, train_flops=train.flops + train.flops_backward,
-            inputs_have_gradients=False,
+            inputs_have_gradients=False, counter_too=length == max(lengths),
         )  # fmt: skip
 
 

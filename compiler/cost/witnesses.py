@@ -7,7 +7,7 @@ CPU it counts fused attention as zero.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,8 +26,8 @@ _PRODUCTS = "products"  # attention that one counter sees whole and the other sp
 class Witnesses:
     """Multiply-adds of a forward pass and, where asked, of a training step without its loss.
 
-    None: that counter failed, or training was not asked for. ``differences`` are FlopCounterMode's figures
-    less ours by operation, of the larger of the two runs.
+    None: that counter failed or was not asked, or training was not asked for. ``differences`` are
+    FlopCounterMode's figures less ours by operation, of the larger of the two runs.
     """
 
     traced: int | None
@@ -46,9 +46,13 @@ def witnesses(
     method: str = "forward",
     training: bool,
     inputs_have_gradients: bool,
+    counter_too: bool = True,
     op_flops: Mapping[str, Formula] | None = None,
 ) -> Witnesses:
-    """``module`` is on the meta device; arguments are real and only lend their shapes."""
+    """``module`` is on the meta device; arguments are real and only lend their shapes.
+
+    ``counter_too``: FlopCounterMode as well, which takes as long again.
+    """
     given, named = pytree.tree_map_only(Tensor, lambda t: _without_data(t), (args, dict(kwargs or {})))
     if training and inputs_have_gradients:
         for tensor in pytree.tree_leaves((given, named)):
@@ -60,16 +64,24 @@ def witnesses(
         step = trace_call(module, given, named, training=True, op_flops=op_flops) if training else None
     except UnknownOperation as error:
         return Witnesses(None, None, None, None, (error.name,), ())
+    traced = Witnesses(
+        traced=forward.flops // 2,
+        traced_train=None if step is None else (step.forward.flops + step.backward.flops) // 2,
+        counter=None,
+        counter_train=None,
+        unknown_ops=(),
+        differences=(),
+    )
+    if not counter_too:
+        return traced
     counter = _counted(module, given, named, training=False, **run)
     counter_train = _counted(module, given, named, training=True, **run) if training else None
     ours = forward.by_op if step is None else step.forward.by_op + step.backward.by_op
     theirs = counter if step is None else counter_train
-    return Witnesses(
-        traced=forward.flops // 2,
-        traced_train=None if step is None else (step.forward.flops + step.backward.flops) // 2,
+    return replace(
+        traced,
         counter=None if counter is None else sum(counter.values()) // 2,
         counter_train=None if counter_train is None else sum(counter_train.values()) // 2,
-        unknown_ops=(),
         differences=("it fails",) if theirs is None else _differences(ours, theirs),
     )
 
