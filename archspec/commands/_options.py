@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from archspec.errors import SpecError
 
 SetOption = Annotated[
     list[str] | None,
@@ -33,3 +36,20 @@ BackendOption = Annotated[
 StatisticOption = Annotated[
     str, typer.Option(help="median, or lower_quartile for tiny models on a busy machine.")
 ]
+
+
+def refuse_unused(context: typer.Context, needs: Mapping[str, tuple[str, ...]]) -> None:
+    """SpecError for an option that was given, though none of those that it belongs to was.
+
+    ``needs`` has the parameter's name, and the names of the parameters that read it.
+    """
+    for name, readers in needs.items():
+        source = context.get_parameter_source(name)
+        if (
+            source is None
+            or source.name != "COMMANDLINE"
+            or any(context.params[reader] for reader in readers)
+        ):
+            continue
+        option, *others = (f"--{word.replace('_', '-')}" for word in (name, *readers))
+        raise SpecError(f"{option} means nothing without {' or '.join(others)}")

@@ -11,7 +11,13 @@ import typer
 from rich.console import Console
 
 from archspec.commands._latency import Setting, set_threads
-from archspec.commands._options import BackendOption, ClockOption, StatisticOption, TableOption
+from archspec.commands._options import (
+    BackendOption,
+    ClockOption,
+    StatisticOption,
+    TableOption,
+    refuse_unused,
+)
 from archspec.commands._plugins import importable
 from archspec.commands._profile_several import Question, compare_or_plot
 from archspec.commands._space_profile import asking, read_budget, space_profile, study_profile
@@ -20,7 +26,16 @@ from archspec.errors import SpecError, did_you_mean
 from archspec.source import load_source
 
 
+_TIMING = ("measure", "predict")
+_NEEDS = {
+    "optimizer": ("trace",), "checkpointing": ("trace",), "autocast": ("trace",), "micro_batches": ("trace",),
+    "backend": _TIMING, "threads": _TIMING, "clock": _TIMING, "table": ("predict",), "table_only": ("predict",),
+    "statistic": ("predict",), "device_profile": ("predict", "plot"),
+}  # fmt: skip
+
+
 def profile(
+    context: typer.Context,
     specs: Annotated[
         list[Path],
         typer.Argument(
@@ -97,6 +112,7 @@ def profile(
     from compiler import load_spec, profiling
     from zoo import load_zoo
 
+    refuse_unused(context, _NEEDS)
     plugins = importable(plugin or ())
     source = load_source(specs[0], overrides=set_ or ())
     if plot is not None or diff or len(specs) > 1:

@@ -56,6 +56,18 @@ CASES = {
     "no candidate so long": (["space.yaml", "--seq-len", "25"], "seq_len 25 is not in 1..24"),
     "a space traced": (["space.yaml", "--trace"], "are for one model"),
     "two specs traced": (["good.yaml", "good.yaml", "--diff", "--trace"], "--trace and --plot or --diff"),
+    "an optimizer of nothing": (
+        ["good.yaml", "--optimizer", "sgd"],
+        "--optimizer means nothing without --trace",
+    ),
+    "a backend of nothing": (
+        ["good.yaml", "--backend", "compile"],
+        "--backend means nothing without --measure or --predict",
+    ),
+    "a profile of nothing": (
+        ["good.yaml", "--device-profile", "nvidia_l4"],
+        "--device-profile means nothing without --predict or --plot",
+    ),
     "a space measured": (["space.yaml", "--measure"], "are for one model"),
     "a budget for a spec": (["good.yaml", "--budget", "params<=3"], "--budget is for a search space"),
     "a table that is none": (["good.yaml", "--predict", "--table", "text.sqlite"], "is no latency table"),
