@@ -25,7 +25,6 @@ from archspec.commands.check import kind_of
 from archspec.errors import SpecError, did_you_mean
 from archspec.source import load_source
 
-
 _TIMING = ("measure", "predict")
 _NEEDS = {
     "optimizer": ("trace",), "checkpointing": ("trace",), "autocast": ("trace",), "micro_batches": ("trace",),
