@@ -28,8 +28,8 @@ from archspec.source import load_source
 _TIMING = ("measure", "predict")
 _NEEDS = {
     "optimizer": ("trace",), "checkpointing": ("trace",), "autocast": ("trace",), "micro_batches": ("trace",),
-    "backend": _TIMING, "threads": _TIMING, "clock": _TIMING, "table": ("predict",), "table_only": ("predict",),
-    "statistic": ("predict",), "device_profile": ("predict", "plot"),
+    "backend": _TIMING, "threads": _TIMING, "clock": _TIMING,
+    "table": ("predict",), "table_only": ("predict",), "statistic": ("predict",), "device_profile": ("predict", "plot"),
 }  # fmt: skip
 
 
