@@ -29,7 +29,8 @@ _TIMING = ("measure", "predict")
 _NEEDS = {
     "optimizer": ("trace",), "checkpointing": ("trace",), "autocast": ("trace",), "micro_batches": ("trace",),
     "backend": _TIMING, "threads": _TIMING, "clock": _TIMING,
-    "table": ("predict",), "table_only": ("predict",), "statistic": ("predict",), "device_profile": ("predict", "plot"),
+    "table": ("predict",), "table_only": ("predict",), "statistic": ("predict",),
+    "device_profile": ("predict", "plot"),
 }  # fmt: skip
 
 
