@@ -90,6 +90,8 @@ def _facts(profile: Profile) -> Iterator[tuple[str, str]]:
     yield "peak, training", f"{show('train_peak', memory.train_peak)} (AdamW; an estimate)"
     yield "saved for backward", show("activations", memory.activations)
     yield "peak, inference", f"{show('inference_peak', memory.inference_peak)} (an estimate)"
+    fused, unfused = (show("weights", moved) for moved in (profile.bytes_fused, profile.bytes_unfused))
+    yield "bytes moved, forward", f"{fused} fused, {unfused} not"
     if profile.traced is not None:
         yield from profile.traced.facts()
     if profile.flops["decode"] is not None:

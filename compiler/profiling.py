@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast, get_args
 
-from archspec import Cost, Dtype, ModelSpec, Phase, Problem, SpecError, did_you_mean
+from archspec import DTYPE_BYTES, Cost, Dtype, ModelSpec, Phase, Problem, SpecError, did_you_mean
 from compiler.build import build_graph, compile_spec
 from compiler.cost.closed_form import CostPlan, total
-from compiler.cost.memory import Memory, model_memory
+from compiler.cost.memory import Memory, fused_bytes, model_memory
 from compiler.decode import decode_obstacles
 from compiler.device.info import device_info, resolve_device
 from compiler.device.latency import Latency
@@ -75,6 +75,8 @@ class Profile:
     flops_needed: Flops
     memory: Memory
     rows: tuple[Row, ...]
+    bytes_fused: int  # moved in a forward pass by one ideal kernel per component,
+    bytes_unfused: int  # and by every operation for itself
     source_len: int | None = None  # of what an encoder reads; None without one
     latency: Latency | None = None
     device: str | None = None
@@ -97,6 +99,7 @@ class Profile:
             "params_embedding": self.params_embedding,
             "flops": self.flops,
             "flops_needed": self.flops_needed,
+            "bytes_moved": {"fused": self.bytes_fused, "unfused": self.bytes_unfused},
             "memory": {**self.memory.as_json(), "source": "closed form"},
             "latency_ms": self._latency_json(),
             "layers": [row.as_json() for row in self.rows],
@@ -205,7 +208,9 @@ def closed_profile(
         decode = plan.costs(batch_size=batch_size, dtype=dtype, phase="decode", context_len=seq_len - 1)
     whole = total(train.values())
     whole_decode = total(decode.values()) if decode else None
-    flops, flops_needed = _flops(total(prefill.values()), whole_decode, whole)
+    forward = total(prefill.values())
+    flops, flops_needed = _flops(forward, whole_decode, whole)
+    moved = fused_bytes(plan, prefill, batch_size=batch_size, item_bytes=DTYPE_BYTES[dtype])
     return Profile(
         name=spec_of(graph).name,
         seq_len=seq_len,
@@ -222,6 +227,8 @@ def closed_profile(
             plan, forward=prefill, train=train, batch_size=batch_size, dtype=dtype, decodes=bool(decode)
         ),
         rows=tuple(_rows(plan, prefill, decode, train)),
+        bytes_fused=sum(moved.values()),
+        bytes_unfused=forward.bytes_moved,
     )
 
 

@@ -79,6 +79,21 @@ def output_bytes(plan: CostPlan, *, batch_size: int, item_bytes: int) -> dict[st
     return sizes
 
 
+def fused_bytes(
+    plan: CostPlan, costs: dict[str, Cost], *, batch_size: int, item_bytes: int
+) -> dict[str, int]:
+    """Bytes by node that a forward pass moves at least: weights, inputs and output once, in one kernel.
+
+    ``Cost.bytes_moved`` is the same without fusion, every operation reading and writing what it takes.
+    """
+    sizes = output_bytes(plan, batch_size=batch_size, item_bytes=item_bytes)
+    found = {}
+    for name, cost in costs.items():
+        streams = sizes[name] + sum(sizes[source] for source in plan.sources[name])
+        found[name] = min(cost.bytes_moved, cost.params * item_bytes + cost.buffer_bytes + streams)
+    return found
+
+
 def _forward_extra(plan: CostPlan, costs: dict[str, Cost], sizes: dict[str, int]) -> int:
     """The most that is alive at once in a forward pass, beyond the weights; a view is its source."""
     storage: dict[str, str] = {}

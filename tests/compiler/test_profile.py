@@ -49,7 +49,7 @@ def test_keys_of_the_json(make_spec: SpecMaker) -> None:
     document = compiler.profile(make_spec(ATTENTION)).as_json()
     assert document.keys() >= {
         "name", "seq_len", "batch_size", "dtype", "params", "params_active", "params_embedding", "flops",
-        "flops_needed", "memory", "latency_ms", "layers", "verify",
+        "flops_needed", "memory", "bytes_moved", "latency_ms", "layers", "verify",
     }  # fmt: skip
     assert document["flops"].keys() == document["flops_needed"].keys() == {"prefill", "decode", "train"}
     assert document["memory"].keys() == {

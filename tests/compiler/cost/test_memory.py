@@ -13,7 +13,7 @@ import compiler
 from archspec.spec import ModelSpec
 from compiler import CompiledModel, Graph
 from compiler.cost.closed_form import CostPlan
-from compiler.cost.memory import Memory, output_bytes
+from compiler.cost.memory import Memory, fused_bytes, output_bytes
 from compiler.random_inputs import random_inputs
 
 B, L, D, V = 2, 64, 16, 31
@@ -142,3 +142,15 @@ def _allocated(run: Callable[[], object]) -> int:
         now += event.nbytes()
         peak = max(peak, now)
     return peak
+
+
+def test_fused_bytes_are_weights_inputs_and_output_once(make: Make) -> None:
+    graph = compiler.build_graph(make("causal: true\nlayers: [{token_mixer: attention, channel_mixer: mlp}]"))
+    plan = CostPlan(graph)
+    costs = plan.costs(batch_size=B)
+    found = fused_bytes(plan, costs, batch_size=B, item_bytes=4)
+    stream = 4 * B * L * D
+    mlp = costs["layers.0.channel_mixer"]
+    assert found["layers.0.channel_mixer"] == 4 * mlp.params + 2 * stream < mlp.bytes_moved
+    assert found["layers.0.channel_add"] == 3 * stream == costs["layers.0.channel_add"].bytes_moved
+    assert all(0 <= found[name] <= cost.bytes_moved for name, cost in costs.items())
