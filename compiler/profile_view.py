@@ -86,6 +86,7 @@ def _facts(profile: Profile) -> Iterator[tuple[str, str]]:
         else:
             needed = profile.flops_needed[phase] or 0
             yield f"FLOPs {phase}", f"{show('flops', flops)} (needed {show('flops', needed)})"
+    yield "FLOPs recomputed", f"{show('flops', profile.flops_recomputed)} at most, with checkpointing"
     yield "weights", show("weights", memory.weights)
     yield "peak, training", f"{show('train_peak', memory.train_peak)} (AdamW; an estimate)"
     yield "saved for backward", show("activations", memory.activations)

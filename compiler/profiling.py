@@ -15,6 +15,7 @@ from compiler.device.info import device_info, resolve_device
 from compiler.device.latency import Latency
 from compiler.device.model_latency import measure_model
 from compiler.graph import Graph, spec_of
+from compiler.recompute import is_recomputed
 from zoo import Zoo, load_zoo
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class Profile:
     flops_needed: Flops
     memory: Memory
     rows: tuple[Row, ...]
+    flops_recomputed: int  # what checkpointing every layer adds to training, at most
     bytes_fused: int  # moved in a forward pass by one ideal kernel per component,
     bytes_unfused: int  # and by every operation for itself
     source_len: int | None = None  # of what an encoder reads; None without one
@@ -99,6 +101,7 @@ class Profile:
             "params_embedding": self.params_embedding,
             "flops": self.flops,
             "flops_needed": self.flops_needed,
+            "flops_recomputed": self.flops_recomputed,
             "bytes_moved": {"fused": self.bytes_fused, "unfused": self.bytes_unfused},
             "memory": {**self.memory.as_json(), "source": "closed form"},
             "latency_ms": self._latency_json(),
@@ -227,6 +230,7 @@ def closed_profile(
             plan, forward=prefill, train=train, batch_size=batch_size, dtype=dtype, decodes=bool(decode)
         ),
         rows=tuple(_rows(plan, prefill, decode, train)),
+        flops_recomputed=total(cost for name, cost in train.items() if is_recomputed(name)).flops,
         bytes_fused=sum(moved.values()),
         bytes_unfused=forward.bytes_moved,
     )
@@ -273,8 +277,7 @@ def _checked(
     device: str,
 ) -> tuple[int, Dtype, Phase]:
     """The arguments as what they are, or one SpecError with everything that is wrong with them."""
-    greatest = spec.input.seq_len
-    problems = []
+    greatest, problems = spec.input.seq_len, []
     if seq_len is not None and not 1 <= seq_len <= greatest:
         problems.append(Problem(f"seq_len {seq_len} is not in 1..{greatest}, what '{spec.name}' takes"))
     if source_len is not None and spec.encoder is None:

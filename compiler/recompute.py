@@ -14,7 +14,7 @@ from torch import fx, nn
 from torch.fx.passes.split_module import split_module
 from torch.utils.checkpoint import checkpoint
 
-_LAYER = re.compile(r"layers\.\d+(\.blocks\.\d+\.(local_layers\.\d+|global_layers\.\d+|\w+))?")
+_LAYER = re.compile(r"(?:encoder\.)?layers\.\d+(\.blocks\.\d+\.(local_layers\.\d+|global_layers\.\d+|\w+))?")
 
 
 def recomputing(module: fx.GraphModule) -> nn.Module:
@@ -27,6 +27,14 @@ def recomputing(module: fx.GraphModule) -> nn.Module:
         if name in dict(split.named_children()):
             setattr(split, name, _Segment(split.get_submodule(name)))
     return split
+
+
+def is_recomputed(path: str) -> bool:
+    """Whether the component at ``path`` belongs to a layer, and may run again in the backward pass.
+
+    Not all of a layer does: torch stops at the last tensor that the backward pass needs.
+    """
+    return _LAYER.match(path) is not None
 
 
 class _Segment(nn.Module):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from encoder_cases import HEAD, LAYERS, SOURCE, SOURCE_MASK, TARGET
 from fit_cases import FIT, IDS
 from live_tensors import LiveTensors
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from torch.utils import _pytree as pytree
 
 from archspec.spec import ModelSpec
 from compiler import compile_spec
-from compiler.recompute import recomputing
+from compiler.recompute import _Segment, recomputing
 
 SpecMaker = Callable[..., ModelSpec]
 ROUTING = "{kind: routing, n_heads: 2, n_clusters: 2, cluster_window: 2, window: 2}"
@@ -71,3 +72,20 @@ def test_a_layers_insides_are_not_kept(make_spec: SpecMaker) -> None:
     stream = 4 * 512 * 64
     assert alive[1] < 12 * stream < alive[0] / 8
     assert peaks[1] < peaks[0] / 3
+
+
+def test_an_encoders_layers_are_computed_again_too(make_spec: SpecMaker) -> None:
+    module = compile_spec(make_spec(LAYERS, head=HEAD), gate=False).to(torch.float64).train().module
+    again = recomputing(module)
+    n_segments = 2 + 3  # the encoder's; turns of one layer that follow each other are one
+    assert sum(isinstance(child, _Segment) for child in again.children()) == n_segments
+    parameters = list(dict.fromkeys(module.parameters()))
+    found = []
+    for run in (module, again):
+        y, losses, _ = run(SOURCE, TARGET, SOURCE_MASK)
+        loss = y.square().sum() + torch.stack(losses).sum()
+        found.append((y, torch.autograd.grad(loss, parameters, allow_unused=True)))
+    (one, gradients), (other, others) = found
+    assert torch.equal(one, other)
+    for gradient, repeated in zip(gradients, others, strict=True):
+        torch.testing.assert_close(repeated, gradient, rtol=1e-12, atol=1e-12)

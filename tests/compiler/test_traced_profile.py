@@ -36,11 +36,12 @@ def test_json_says_which_figure_is_which() -> None:
 
 def test_checkpoints_trade_work_for_memory() -> None:
     spec = compiler.load_spec(SPEC)
+    said = compiler.profile(spec).flops_recomputed
     plain, again = (compiler.profile(spec, trace=Step(checkpointing=c)).traced for c in (False, True))
     assert plain is not None
     assert again is not None
     assert again.memory.train_peak < plain.memory.train_peak
-    assert plain.train_flops < again.train_flops < plain.train_flops + plain.forward.flops
+    assert 0.8 * said < again.train_flops - plain.train_flops < said < plain.forward.flops
 
 
 def test_the_table_names_the_step() -> None:
