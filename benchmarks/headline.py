@@ -35,6 +35,7 @@ from peak import peak_bytes
 from record import provenance, save
 
 from compiler.device.info import device_info, resolve_device
+from compiler.device.runs import captured
 
 ENVIRONMENT = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -114,7 +115,7 @@ def _measured(pair: Pair, setting: Setting, mode: str, arguments: argparse.Names
     try:
         eager = ours, theirs = tuple(_run(case, setting.training) for case in pair.cases(setting))
         if mode == "CUDA graph":
-            ours, theirs = _captured(ours), _captured(theirs)
+            ours, theirs = captured(ours, setting.device), captured(theirs, setting.device)
         times = together(
             ours, theirs, rounds=arguments.rounds, device=setting.device, limit_s=arguments.seconds
         )
@@ -156,20 +157,6 @@ def _run(case: Case, training: bool) -> Run:
         return case.forward
     gradients: dict[tuple[int, ...], torch.Tensor] = {}
     return lambda: case.forward_backward(gradients)
-
-
-def _captured(run: Run) -> Run:
-    """The same kernels as one CUDA graph: no time goes into launching them."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            run()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
-    return graph.replay
 
 
 def pair_table(rows: list[dict[str, Any]]) -> str:

@@ -63,7 +63,7 @@ def prepared(
     with torch.inference_mode(shape.phase != "train"):
         make = {"prefill": _prefill, "decode": _decode, "train": _train}[shape.phase]
         run = make(model, backend, *inputs, **further)
-        return _captured(run, device) if backend == "graph" else run
+        return captured(run, device) if backend == "graph" else run
 
 
 def _lengths(spec: ModelSpec, shape: Shape) -> Iterator[tuple[Input, int]]:
@@ -122,7 +122,7 @@ def _forward(model: CompiledModel, backend: Backend) -> Callable[..., ModelOutpu
     return fast.outputs
 
 
-def _captured(run: Run, device: torch.device) -> Run:
+def captured(run: Run, device: torch.device) -> Run:
     """``run`` recorded once as a CUDA graph; what it does on the host is not repeated.
 
     As torch's notes on CUDA graphs ask for, it runs on another stream first, so that lazy initialisation and
