@@ -122,7 +122,7 @@ class Fidelity(Closed):
         (Rung(),), description="from the least work to 'full': [1/9, full]; a bare share is of the steps"
     )
     promote: Share = Field(Fraction(1, 3), description="share of a round's candidates that go on from a rung")
-    audit: Annotated[int, Field(ge=0, le=1_000)] = Field(
+    audit: Annotated[int, Field(ge=0, le=200)] = Field(
         12,
         description="candidates, drawn evenly over the sizes, that climb every rung first: the ladder is "
         "used only if its ranks agree with the top rung's better than params and FLOPs do; 0: no such test",
@@ -184,11 +184,12 @@ class Fidelity(Closed):
             return rung
         return f"{rung}, best {self.keep_rates} after {self.rungs[0].training}"
 
-    def cost(self, index: int, *, n_rates: int, n_seeds: int) -> Fraction:
-        """What a candidate costs up to rung ``index``, in whole trainings with every learning rate."""
+    def cost(self, climbed: Sequence[int], *, n_rates: int, n_seeds: int) -> Fraction:
+        """What a candidate costs that climbed these rungs, in whole trainings with every learning rate."""
         kept = Fraction(min(self.keep_rates, n_rates), n_rates) if self.cuts_rates(n_rates) else Fraction(1)
-        total = self.rungs[0].work(n_seeds)
-        for lower, upper in itertools.pairwise(self.rungs[: index + 1]):
+        rungs = [self.rungs[index] for index in climbed]
+        total = rungs[0].work(n_seeds)
+        for lower, upper in itertools.pairwise(rungs):
             done = lower.work(n_seeds) if upper.continues(lower) else Fraction(0)
             total += kept * (upper.work(n_seeds) - done)
         return total

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -29,6 +30,7 @@ from search.layers import layer_pairs, without_empty_layers
 from search.ledger import EvidenceKey
 from search.load import LoadedStudy
 from search.solve import FINAL
+from search.stretch import stretch
 from search.tasks.contract import Task, TaskConfig
 
 _TIER = "eager"
@@ -94,11 +96,20 @@ class SpecEvaluator:
 
     def training(self, candidate: Candidate) -> list[Need]:
         """Every task with every seed."""
+        return self.rung(candidate, len(self._study.fidelity.rungs) - 1)
+
+    def rung(self, candidate: Candidate, index: int) -> list[Need]:
+        """Every task with the seeds of a rung, up to there."""
+        rung = self._study.fidelity.rungs[index]
         return [
-            self._training(candidate, label, seed)
+            self._training(candidate, label, seed, index)
             for label in self._labelled
-            for seed in self._training_seeds
+            for seed in self._training_seeds[: rung.seeds]
         ]
+
+    def discard(self, candidate: Candidate) -> None:
+        """Delete its weights and checkpoints."""
+        shutil.rmtree(self._folder(candidate), ignore_errors=True)
 
     def measurement(self, candidate: Candidate, *, final: bool) -> Need | None:
         """Latency on the target, where the study asks for it; causality is tested on the way."""
@@ -149,17 +160,22 @@ class SpecEvaluator:
     def identity(self) -> Identity:
         """Space, tasks, recipe, seeds and target stay as they are in one folder."""
         tree = {k: v for k, v in self._loaded.space.source.tree.items() if k not in ("name", "description")}
+        written = self._study.fidelity.model_dump(mode="json")
         values = {
             "space": digest(tree),
             "tasks": digest([self._subject(label, causal=self._causal) for label in self._labelled]),
             "recipe": digest(self._loaded.recipe.model_dump(mode="json")),
             "seeds": digest([self._study.seed, self._study.seeds]),
+            "rungs": digest([written["rungs"], written["keep_rates"]]),
+            "score_by": digest(self._study.model_dump(mode="json")["score_by"]),
         }
         explain = {
             "space": "another space",
             "tasks": "other tasks or other data",
             "recipe": "another recipe",
             "seeds": "another seed, or another number of seeds",
+            "rungs": "other rungs, or another number of learning rates that go on",
+            "score_by": "another score_by",
         }
         if self._is_measured:
             values["target"] = digest(self._target)
@@ -228,22 +244,31 @@ class SpecEvaluator:
         text = dump_spec(without_empty_layers(spec))
         return Candidate(found, genes, layer_pairs(spec), costs, {"spec": text})
 
-    def _training(self, candidate: Candidate, label: str, seed: int) -> Need:
-        config, recipe = self._labelled[label], self._loaded.recipe.model_dump(mode="json")
+    def _training(self, candidate: Candidate, label: str, seed: int, index: int) -> Need:
+        study, recipe = self._study, self._loaded.recipe
+        written, judged = recipe.model_dump(mode="json"), study.model_dump(mode="json")["score_by"]
+        conditions = digest(written) if judged == "final" else digest([written, judged])
         subject = digest(self._subject(label, causal=self._causal))
-        key = EvidenceKey("training", candidate.hash, subject, digest(recipe), "full", seed, self._versions)
+        reached = study.fidelity.label(index, len(recipe.learning_rates))
+        key = EvidenceKey("training", candidate.hash, subject, conditions, reached, seed, self._versions)
         payload = {
             **candidate.payload,
-            "task": config.model_dump(mode="json"),
-            "recipe": recipe,
+            "task": self._labelled[label].model_dump(mode="json"),
+            "recipe": written,
             "seed": seed,
             "device": self._place.device,
-            "directory": str(self._place.weights / candidate.hash[:12] / f"{label}-seed{seed}"),
+            "directory": str(self._folder(candidate) / f"{label}-seed{seed}"),
             "gate": not self._is_measured,
+            "score_by": judged,
         }
+        payload |= stretch(study.fidelity, recipe, index, payload)
         what = label if len(self._training_seeds) == 1 else f"{label}, seed {seed}"
+        what = what if index == len(study.fidelity.rungs) - 1 else f"{what}, {study.fidelity.rungs[index]}"
         job = Job("train", what, payload, self._study.limits.training_s, self._place.memory)
         return Need(key, job, label)
+
+    def _folder(self, candidate: Candidate) -> Path:
+        return self._place.weights / candidate.hash[:12]
 
     @cached_property
     def _training_seeds(self) -> list[int]:

@@ -146,6 +146,14 @@ class Ledger:
         rows = self._db.execute("SELECT number, spec, status, document FROM trials ORDER BY number")
         return [Trial(number, spec, status, json.loads(text)) for number, spec, status, text in rows]
 
+    def round_of(self, number: int) -> list[Asked]:
+        """All proposals that were accepted in one round, finished or not."""
+        rows = self._db.execute(
+            "SELECT number, round, spec, baseline, document FROM asked WHERE round = ? ORDER BY number",
+            (number,),
+        )
+        return [Asked(n, round_, spec, base, json.loads(text)) for n, round_, spec, base, text in rows]
+
     def pending(self) -> list[Asked]:
         """Accepted proposals without an outcome: what a killed driver was at."""
         rows = self._db.execute(

@@ -69,6 +69,7 @@ def load_study(
         name: _baseline(source, space, zoo, name, written) for name, written in checked.baselines.items()
     }
     loaded = LoadedStudy(checked, source, space, zoo, tasks, plugins, baselines)
+    _check_rungs(loaded)
     _check_space(loaded)
     _check_baselines(loaded)
     return loaded
@@ -133,6 +134,15 @@ def _check_space(loaded: LoadedStudy) -> None:
         raise invalid
     hint = f"none of {n_valid} fillings of the space fits every task"
     raise SpecError(problems=[loaded.source.problem(("tasks", i), misfits[i], hint) for i in sorted(misfits)])
+
+
+def _check_rungs(loaded: LoadedStudy) -> None:
+    """Steps and seeds only: what a shorter or narrower twin would be is not known here."""
+    for index, rung in enumerate(loaded.study.fidelity.rungs):
+        for name in ("seq_len", "width"):
+            if getattr(rung, name) != 1:
+                path = ("fidelity", "rungs", index)
+                raise loaded.error(path, f"rungs of {name} cannot be trained yet", "use steps or seeds")
 
 
 def _check_baselines(loaded: LoadedStudy) -> None:
