@@ -69,6 +69,7 @@ class Rounds:
         self._past: dict[int, tuple[str, Past]] = {}  # by trial: its hash, and what a proposer sees
         self._spellings: set[tuple[Any, ...]] = set()  # genes that need no second look
         self._known: dict[str, int] = {}  # hash -> the trial that evaluated it
+        self._dropped: set[int] = set()  # trials of it that ended at a lower rung
 
     def hear(self, trials: Iterable[Trial]) -> None:
         """Finished trials, in any order."""
@@ -78,6 +79,8 @@ class Rounds:
             is_stale = trial.status == "refused" and trial.document["budgets"] != self.key
             if trial.status in ("done", "dropped", "failed"):
                 self._known.setdefault(trial.spec, trial.number)
+            if trial.status == "dropped":
+                self._dropped.add(trial.number)
             if is_complete and not is_stale:
                 self._spellings.add(self._evaluator.genome.key(genes))
                 if trial.status != "duplicate":
@@ -98,7 +101,8 @@ class Rounds:
             if candidate.baseline in known:
                 continue
             document = _document(candidate, proposer="baseline")
-            if (earlier := self._known.get(candidate.hash)) is not None:
+            earlier = self._known.get(candidate.hash)
+            if earlier is not None and earlier not in self._dropped:
                 document |= {"of": earlier, "reason": f"the same architecture as trial {earlier}"}
                 out.settle(candidate.hash, "duplicate", document)
             else:

@@ -22,11 +22,11 @@ from search.evaluate import Candidate, Need
 from search.executors import Job
 from search.executors.local import LocalExecutor
 
-Proxy = Literal["faithful", "size", "noise"]
+Proxy = Literal["faithful", "size", "noise", "late"]
 
 
 class RungTable(TableEvaluator):
-    """``proxy`` says what a low rung shows: the truth but for its level, the size alone, or nothing."""
+    """``proxy`` says what a low rung shows: the truth but for its level, the size alone, nothing, or the truth late."""
 
     def __init__(self, fidelity: Fidelity, *, proxy: Proxy = "faithful", **others: Any):
         super().__init__(**others)
@@ -66,6 +66,7 @@ def train_to_rung(payload: Mapping[str, Any]) -> dict[str, Any]:
         genes = payload["genes"]
         hidden = int(hashlib.sha256(repr(sorted(genes.items())).encode()).hexdigest()[:6], 16) / 16**6
         shown = {"faithful": document["score"] / 2, "size": genes["width"] / 10, "noise": hidden}
+        shown["late"] = shown["faithful" if steps > Fraction(1, 9) else "noise"]
         document["score"] = shown[payload["proxy"]]
         document["loss"] = 1 - document["score"]
     return document

@@ -192,6 +192,34 @@ def test_three_rungs_each_let_a_part_on(tmp_path: Path) -> None:
     assert spent(trials) <= 30
 
 
+def test_only_the_rung_that_passed_its_audit_drops_anybody(tmp_path: Path) -> None:
+    ladder = {"rungs": ["1/9", "1/3", "full"], "promote": "1/2", "audit": 8}
+    result = run(tmp_path, fidelity=ladder, batch=8, trials=24, proxy="late")
+    assert result.proxy is not None
+    assert result.proxy.used == ("steps 1/3",)
+    assert {row.rung for row in result.rows if row.status == "dropped"} == {"steps 1/3"}
+    assert spent(trials_in(tmp_path)) <= 24
+
+
+def test_a_baseline_among_better_candidates_still_climbs_every_rung(tmp_path: Path) -> None:
+    """One that joins later, in a round where others are dropped; it takes nobody's place either."""
+    run(tmp_path)
+    poor = {"first": "pool", "second": "pool", "width": 7, "dead": 0}
+    study = make_study(**STUDY | {"trials": 30})
+    table = RungTable(study.fidelity, baselines={"poor": poor})
+    result = run(tmp_path, table=table, trials=30)
+    row = next(row for row in result.rows if row.baseline == "poor" and row.status != "duplicate")
+    assert row.status == "done"
+    ledger = Ledger(tmp_path / FILE_NAME, writable=False)
+    (round_,) = {
+        a.round for n in range(ledger.next_round()) for a in ledger.round_of(n) if a.baseline == "poor"
+    }
+    asked = [a.number for a in ledger.round_of(round_) if a.baseline is None]
+    ledger.close()
+    done = {row.trial for row in result.rows if row.status == "done"}
+    assert len(done & set(asked)) == -(-len(asked) // 3)
+
+
 def test_what_fails_at_a_rung_or_shows_nan_does_not_go_on(tmp_path: Path) -> None:
     def break_(job: Job) -> Completion:
         done = on_rungs(job)
