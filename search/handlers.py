@@ -59,6 +59,8 @@ def train_job(payload: Mapping[str, Any], *, zoo: Zoo, tasks: Tasks) -> dict[str
         if swept is None:
             below = _trained({**payload, **sweep}, None, zoo=zoo, tasks=tasks)
             swept = write_sweep(lowest, below, keep=keep)
+            if not sweep["goes_on"]:
+                shutil.rmtree(lowest / "checkpoints", ignore_errors=True)
         result = _trained(payload, swept.kept(keep), zoo=zoo, tasks=tasks)
         document = training_document(result)
         if lowest == directory:

@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
+from pydantic_core import PydanticCustomError
+
 from archspec.errors import SpecError, did_you_mean, shown
 from archspec.source import Source, load_source
 from archspec.space import Space
@@ -137,12 +139,16 @@ def _check_space(loaded: LoadedStudy) -> None:
 
 
 def _check_rungs(loaded: LoadedStudy) -> None:
-    """Steps and seeds only: what a shorter or narrower twin would be is not known here."""
+    """Every task must have the lengths that the rungs ask for."""
     for index, rung in enumerate(loaded.study.fidelity.rungs):
-        for name in ("seq_len", "width"):
-            if getattr(rung, name) != 1:
-                path = ("fidelity", "rungs", index)
-                raise loaded.error(path, f"rungs of {name} cannot be trained yet", "use steps or seeds")
+        if rung.seq_len == 1:
+            continue
+        for config in loaded.task_configs:
+            try:
+                config.shortened(rung.seq_len)
+            except PydanticCustomError as error:
+                hint = (error.context or {}).get("hint")
+                raise loaded.error(("fidelity", "rungs", index), error.message(), hint) from error
 
 
 def _check_baselines(loaded: LoadedStudy) -> None:

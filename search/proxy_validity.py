@@ -230,9 +230,8 @@ def _sentence(rows: Sequence[ProxyRow], n: int, quantity: str) -> str:
     told = []
     for row in rows:
         if row.is_rung:
-            verdict = (
-                "is used to promote" if row.used else "does not beat the size of the models; it is not used"
-            )
+            beaten = "does not clearly beat the size of the models; it is not used"
+            verdict = "is used to promote" if row.used else beaten
             told.append(
                 f"'{row.name}' ranks {quantity} with Spearman {row.spearman.value:.2f} "
                 f"[{row.spearman.low:.2f}, {row.spearman.high:.2f}] and {verdict}"

@@ -72,7 +72,7 @@ def test_a_rung_that_agrees_better_than_size_is_used() -> None:
 def test_a_rung_that_does_not_beat_size_is_not_used() -> None:
     found = judge(sample(16, noise=1.5, size_noise=0.1), ["steps 1/9"])
     assert found.used == ()
-    assert "does not beat the size of the models; it is not used" in found.sentence
+    assert "does not clearly beat the size of the models; it is not used" in found.sentence
     assert found.sentence.endswith("every candidate is trained in full")
 
 

@@ -117,7 +117,8 @@ def test_a_rung_at_another_length_chooses_the_rates_of_the_whole_training(
 ) -> None:
     """Its weights do not go on: the rung above begins anew with the rate that was best there."""
     rates = [1e-6, 5e-3]
-    short = {"task": {"kind": "parity", "length": 4}, "directory": str(tmp_path / "short"), "keep_rates": 1}
+    short = {"task": {"kind": "parity", "length": 4}, "directory": str(tmp_path / "short")}
+    short |= {"keep_rates": 1, "goes_on": False}
     do["train"](payload(tmp_path / "short", rates, **short))
     assert not (tmp_path / "short" / "checkpoints").exists()
     high = do["train"](payload(tmp_path / "long", rates, sweep=short))
