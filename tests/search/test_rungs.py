@@ -26,6 +26,7 @@ from search.ladder import spent
 from search.ledger import FILE_NAME, Ledger, Trial
 from search.promotion import Climber, promoted
 from search.proxy_validity import AUDIT
+from search.report.page import render
 from search.solve import load_result
 
 SCRIPT = Path(__file__).with_name("rung_table.py")
@@ -349,3 +350,21 @@ def test_what_was_dropped_is_not_proposed_again_and_teaches_nobody_a_full_score(
     run(tmp_path, table=table, proposer="evolution", trials=40)
     specs = Counter(t.spec for t in trials_in(tmp_path) if t.status in ("done", "dropped", "failed"))
     assert set(specs.values()) == {1}
+
+
+def test_the_report_shows_what_the_audit_says_of_each_rung(tmp_path: Path) -> None:
+    result = run(tmp_path)
+    page = render(result)
+    n_dropped = sum(row.status == "dropped" for row in result.rows)
+    assert f"{n_dropped} candidates were dropped below the top rung" in page
+    assert "&#39;steps 1/9&#39; ranks score with Spearman" in page
+    assert "beats size in" in page
+    for name in ("steps 1/9", "params", "flops"):
+        assert f"<td>{name}</td>" in page
+    whole = search(
+        make_study(),
+        TableEvaluator(),
+        tmp_path / "plain",
+        make_executor=lambda folder: InlineExecutor(),
+    )
+    assert "May a lower rung decide?" not in render(whole)
