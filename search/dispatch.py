@@ -86,8 +86,7 @@ class Dispatcher:
         if completion.outcome == "done":
             assert completion.result is not None
             document = {**completion.result, "label": need.label}
-            self._ledger.add_evidence(need.key, document)
-            return failure_of(document), False
+            return failure_of(self._ledger.add_evidence(need.key, document)), False
         if completion.outcome != "died":
             return completion.reason + where, False
         self._ledger.add_death(need.key.spec, need.job.label, completion.reason)
