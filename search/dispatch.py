@@ -7,12 +7,14 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from archspec.errors import SpecError
 from search.evaluate import Need
 from search.executors import Completion, Executor
 from search.ledger import Ledger
 
 _N_LIVES = 2  # a candidate that has cost so many workers is given up
 _PATIENCE_S = 1.0
+_DISK_IS_FULL = ("No space left on device", "Disk quota exceeded")  # no fault of the candidate
 
 
 class OutOfTime(Exception):
@@ -87,6 +89,11 @@ class Dispatcher:
             assert completion.result is not None
             document = {**completion.result, "label": need.label}
             return failure_of(self._ledger.add_evidence(need.key, document)), False
+        if any(words in completion.reason for words in _DISK_IS_FULL):
+            raise SpecError(
+                f"the disk is full: {completion.reason}{where}",
+                hint="what is finished is safe; make room, then run the same command again",
+            )
         if completion.outcome != "died":
             return completion.reason + where, False
         self._ledger.add_death(need.key.spec, need.job.label, completion.reason)

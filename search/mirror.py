@@ -187,4 +187,5 @@ class _Study:
 
     def close(self) -> None:
         """Release the connections."""
+        self._storage.remove_session()
         self._storage.engine.dispose()

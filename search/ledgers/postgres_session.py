@@ -69,15 +69,22 @@ class Session:
     def resume(self) -> psycopg.Connection[Any]:
         """A new connection in the place of a broken one; ``SpecError`` if our search is another's by now."""
         connection = self.connect()
-        if self._writable:
-            self.lock(connection)
-            last = connection.execute("SELECT token FROM drivers ORDER BY id DESC LIMIT 1").fetchone()
-            if last is None or last[0] != self._token:
-                raise SpecError(
-                    f"another driver took over {self._where} while the connection was lost",
-                    hint="what is finished is safe; see whether the other one runs",
-                )
+        try:
+            if self._writable:
+                self.lock(connection)
+                self._check_signature(connection)
+        except SpecError:
+            self._discard()
+            raise
         return connection
+
+    def _check_signature(self, connection: psycopg.Connection[Any]) -> None:
+        last = connection.execute("SELECT token FROM drivers ORDER BY id DESC LIMIT 1").fetchone()
+        if last is None or last[0] != self._token:
+            raise SpecError(
+                f"another driver took over {self._where} while the connection was lost",
+                hint="what is finished is safe; see whether the other one runs",
+            )
 
     def lock(self, connection: psycopg.Connection[Any]) -> None:
         """Hold the search for this session alone; ``SpecError`` that names who has it."""
