@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from archspec.errors import SpecError
 from archspec.quantities import Budget
@@ -22,6 +24,7 @@ from search.storage import Storage
 
 _TRIAL, _SPEC = "archspec:trial", "archspec:spec"
 _OPENING_S = 20.0
+_N_OPENINGS, _OPENING_PAUSE_S = 5, 0.5
 _CLOSING_S = 30.0
 _LEAVING_S = 1.0  # where the search ends with an error
 _PAUSE_S = 5.0  # between two attempts
@@ -120,7 +123,7 @@ class Mirror:
     def _work(self) -> None:
         study: _Study | None = None
         try:
-            study = self._open()
+            study = self._open_first()
         except Exception as error:
             self._refusal = type(error).__name__
             return
@@ -140,6 +143,15 @@ class Mirror:
                 study = None
         if study is not None:
             study.close()
+
+    def _open_first(self) -> _Study:
+        """Open the study where another driver may be making Optuna's tables at this moment."""
+        for _ in range(_N_OPENINGS - 1):
+            try:
+                return self._open()
+            except (IntegrityError, ProgrammingError):
+                time.sleep(_OPENING_PAUSE_S)
+        return self._open()
 
     def _collect(self, patience_s: float) -> None:
         """Take what is waiting, after waiting for the first of it."""
@@ -169,11 +181,15 @@ class _Study:
 
     def __init__(self, storage: Storage, name: str, directions: Sequence[Direction]):
         self._storage = RDBStorage(storage.for_optuna, engine_kwargs={"pool_pre_ping": True})
-        with quiet_optuna():
-            self._study = optuna.create_study(
-                storage=self._storage, study_name=name, directions=list(directions), load_if_exists=True
-            )
-        trials = self._study.get_trials(deepcopy=False)
+        try:
+            with quiet_optuna():
+                self._study = optuna.create_study(
+                    storage=self._storage, study_name=name, directions=list(directions), load_if_exists=True
+                )
+            trials = self._study.get_trials(deepcopy=False)
+        except BaseException:
+            self.close()
+            raise
         self._known = {(trial.user_attrs.get(_TRIAL), trial.user_attrs.get(_SPEC)) for trial in trials}
 
     def add(self, genome: Genome, number: int, spec: str, past: Past) -> None:

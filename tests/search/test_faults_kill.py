@@ -44,7 +44,7 @@ def test_workers_killed_at_random_times(tmp_path: Path, seed: int) -> None:
             text = f"{task} {genes['first']} {genes['second']} {genes['width']}"
             assert n_begun[text] <= 1 + deaths, "begun again though no worker died"
         if trial.status == "failed":
-            assert deaths == 2
+            assert deaths in (2, 3), "its other task may have been running"
             assert trial.document["reason"].startswith(
                 "poisoned: 2 workers died on it: its worker was killed"
             )
