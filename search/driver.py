@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +21,7 @@ from search.front import SearchResult
 from search.gates import Locate, Survey, counts, survey
 from search.ladder import Ladder, spent
 from search.ledger import Asked, Ledger, Trial
-from search.mirror import mirror
+from search.mirror import Mirror
 from search.output import write_result
 from search.rounds import Rounds, candidate_of
 from search.solve import solve
@@ -28,7 +31,7 @@ from search.solve import solve
 class Event:
     """Something that happened in a search; ``result`` derives the state of the whole for whoever shows it."""
 
-    kind: Literal["surveyed", "resumed", "round", "job", "trial", "finals", "closed"]
+    kind: Literal["surveyed", "resumed", "round", "job", "trial", "finals", "warning", "closed"]
     text: str
     n_trained: int = 0
     n_wanted: int = 0
@@ -58,21 +61,47 @@ def search(
     """Run ``study`` in the folder ``out``, or go on with it there; what is finished is never done again.
 
     ``make_executor`` gets the folder for its logs. ``timeout_s`` bounds the trials; the final checks of the
-    front come after them. ``locate`` gives errors a place in the study's file; ``origin`` goes into the
-    provenance. A ``KeyboardInterrupt`` stops everything at once and leaves a folder to go on with.
+    front come after them. ``storage`` gets the search as a study of Optuna; one on PostgreSQL has the ledger
+    too. ``locate`` gives errors a place in the study's file; ``origin`` goes into the provenance. A
+    ``KeyboardInterrupt`` stops everything at once and leaves a folder to go on with.
     """
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     seen = survey(evaluator, study.budgets, seed=study.seed, locate=locate or _without_place)
     listen(Event("surveyed", f"{seen.n_distinct} candidates seen, {seen.n_feasible} within the budgets"))
-    with open_folder(out) as ledger:
-        identity = evaluator.identity()
+    identity = evaluator.identity()
+    notes: deque[str] = deque()  # what the mirror's thread has to say
+
+    def hear(event: Event) -> None:
+        while notes:
+            listen(Event("warning", notes.popleft()))
+        number = None if event.trial is None else event.trial.number
+        if mirror is not None and number is not None and (past := run.rounds.past(number)) is not None:
+            mirror.add(*past)
+        listen(event)
+
+    def warn(text: str) -> None:
+        listen(Event("warning", text))
+
+    name = f"{study.study}-{_short(identity.values)}"
+    with open_folder(out, storage=storage, search=name, tell=warn) as folder, ExitStack() as stack:
+        ledger = folder.ledger
         ledger.bind(identity.values, explain=identity.explain)
+        mirror = None
+        if folder.mirror is not None:
+            # The space is in the name: Optuna cannot change the options of a parameter.
+            study_name = folder.search or f"{study.study}-{identity.values.get('space', '')[:8]}"
+            directions = list(study.objectives.values())
+            mirror = Mirror(folder.mirror, study_name, evaluator.genome, directions, warn=notes.append)
+            stack.enter_context(mirror)
         if (warning := _other_code(ledger, evaluator)) is not None:
             listen(Event("resumed", warning))
         ledger.add_run(_start(study, evaluator, seen, origin or {}))
         executor = make_executor(out)
         try:
-            run = _Run(study, evaluator, ledger, executor, deadline, listen)
+            run = _Run(study, evaluator, ledger, executor, deadline, hear)
+            if mirror is not None:
+                for past in run.rounds.history():
+                    mirror.add(*past)
             stopped = run.trials()
             run.finals()
         finally:
@@ -82,10 +111,8 @@ def search(
         result = write_result(
             solve(ledger), out, dump=lambda n, comment: evaluator.dump(run.candidate(n), comment=comment)
         )
-        if storage is not None:
-            # The space is in the name: Optuna cannot change the options of a parameter.
-            name = f"{study.study}-{identity.values.get('space', '')[:8]}"
-            mirror(storage, name, evaluator.genome, list(study.objectives.values()), run.rounds.history())
+    for note in notes:
+        warn(note)
     listen(Event("closed", stopped, run.n_trained, study.trials, result=lambda: result))
     return result
 
@@ -279,6 +306,10 @@ def _start(study: Study, evaluator: Evaluator, seen: Survey, origin: Mapping[str
         "survey": counts(seen),
         "provenance": {**evaluator.provenance(), **origin},
     }
+
+
+def _short(identity: Mapping[str, str]) -> str:
+    return hashlib.sha256(repr(sorted(identity.items())).encode()).hexdigest()[:8]
 
 
 def _other_code(ledger: Ledger, evaluator: Evaluator) -> str | None:

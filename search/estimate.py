@@ -12,9 +12,10 @@ from archspec import ModelSpec, SpecError
 from archspec.source import parse_source
 from compiler import resolve
 from search.evaluate import Candidate
+from search.folder import holds_search, read_ledger
 from search.gates import Survey, counts, describe
 from search.ladder import cost_of, spent
-from search.ledger import FILE_NAME, Ledger, Trial
+from search.ledger import Trial
 from search.load import LoadedStudy
 from search.tasks.contract import TaskConfig
 from search.train import train
@@ -58,9 +59,9 @@ def estimate(loaded: LoadedStudy, seen: Survey, *, out: Path, n_workers: int, de
 
 
 def _finished(out: Path) -> list[Trial]:
-    if not (out / FILE_NAME).is_file():
+    if not holds_search(out):
         return []
-    ledger = Ledger(out / FILE_NAME, writable=False)
+    ledger = read_ledger(out)
     try:
         return ledger.trials()
     finally:

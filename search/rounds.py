@@ -90,6 +90,10 @@ class Rounds:
         """Number, hash and what a proposer sees of every trial with genes, in order."""
         return [(number, *self._past[number]) for number in sorted(self._past)]
 
+    def past(self, number: int) -> tuple[int, str, Past] | None:
+        """The same of one trial; None where it has no genes."""
+        return (number, *self._past[number]) if number in self._past else None
+
     def baselines(self, known: Collection[str | None], *, round_: int, number: int) -> Round:
         """The study's baselines whose names are not ``known``; no budget turns them away."""
         out = Round(round_, number)

@@ -18,6 +18,7 @@ from archspec.errors import SpecError
 from archspec.quantities import Budget, find_quantity
 from search.evaluate import violations
 from search.figures import figures
+from search.folder import read_ledger
 from search.front import (
     HypervolumePoint,
     Interval,
@@ -28,7 +29,7 @@ from search.front import (
     TaskInfo,
     TextBaseline,
 )
-from search.ledger import FILE_NAME, Ledger, Trial
+from search.ledger import Ledger, Trial
 from search.pareto import hypervolume, ranks
 from search.proxy_validity import AUDIT, ProxyValidity, learned_quantity, validity_of
 from search.verdict import judge, shares
@@ -38,7 +39,7 @@ FINAL = "final"  # the fidelity of measurements that are repeated for the front
 
 def load_result(folder: Path) -> SearchResult:
     """The result of the search in ``folder``, finished or not; nothing is written."""
-    ledger = Ledger(Path(folder) / FILE_NAME, writable=False)
+    ledger = read_ledger(Path(folder))
     try:
         return solve(ledger)
     finally:
@@ -50,7 +51,7 @@ def solve(ledger: Ledger) -> SearchResult:
     runs = ledger.runs()
     starts = [run for run in runs if run["event"] == "start"]
     if not starts:
-        raise SpecError(f"{ledger.path.parent} holds no search that has begun")
+        raise SpecError(f"{ledger.where} holds no search that has begun")
     run = starts[-1]
     end = runs[-1] if runs[-1]["event"] == "end" else {}
     tasks = tuple(TaskInfo(**task) for task in run["tasks"])
