@@ -1,4 +1,4 @@
-"""One job after another in a watched process of this machine, for executors whose jobs come from elsewhere."""
+"""One job after another in a watched process of this machine, for jobs that come from elsewhere."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Site:
 
 @contextlib.contextmanager
 def marked(folder: Path) -> Iterator[Path]:
-    """The marker in ``folder``, kept fresh; those of earlier drivers go, and with them what they left running."""
+    """The marker in ``folder``, kept fresh; those of earlier drivers go, and with them what still runs."""
     for stale in folder.glob(".site-*"):
         stale.unlink(missing_ok=True)
     marker = folder.absolute() / f".site-{uuid.uuid4().hex}"
@@ -115,7 +115,7 @@ class _Driver:
 
     def is_gone(self) -> bool:
         try:
-            stamp = self._marker.stat().st_mtime
+            stamp: float | None = self._marker.stat().st_mtime
         except FileNotFoundError:
             return True
         except OSError:  # the file system stutters: it will be silent for long if it is over

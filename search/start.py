@@ -13,7 +13,7 @@ import psutil
 from archspec.errors import SpecError, did_you_mean
 from archspec.study import Study, parse_memory
 from compiler.device.info import resolve_device
-from search import executors, proposers, report
+from search import callbacks, executors, proposers, report
 from search.candidates import Place, SpecEvaluator
 from search.driver import Listener, ignore, search
 from search.estimate import Preview, estimate
@@ -37,6 +37,7 @@ def run(
     storage: str | None = None,
     executor: str = "local",
     executor_options: Iterable[str] = (),
+    log: Iterable[str] = (),
     overrides: Iterable[str] = (),
     plugins: Iterable[str] = (),
     listen: Listener = ignore,
@@ -46,7 +47,8 @@ def run(
 
     ``timeout`` is in seconds. ``workers`` are processes; by default one per core on CPU and one on CUDA.
     ``storage`` is an SQLAlchemy URL where the search is mirrored as a study of Optuna. ``executor`` is where
-    jobs run: ``local``, ``ray`` or ``submitit``, with ``executor_options`` as ``KEY=VALUE``.
+    jobs run: ``local``, ``ray`` or ``submitit``, with ``executor_options`` as ``KEY=VALUE``. ``log`` names
+    trackers that hear of every trial: ``tensorboard``, ``mlflow``, ``wandb``.
     """
     kind = executors.find_kind(executor)
     options = executors.read_options(kind, executor_options)
@@ -59,6 +61,7 @@ def run(
     threads = max(1, n_cores() // n_workers)
     device = str(resolve_device(asked.target.device))
     worker = ("-m", "search.worker", str(threads), *loaded.plugins)
+    trackers = callbacks.open_trackers(log, Path(out), asked.study)
     result = search(
         asked,
         evaluator,
@@ -66,7 +69,7 @@ def run(
         make_executor=lambda folder: kind.open(Setup(folder, worker, n_workers, threads, device), options),
         timeout_s=timeout,
         storage=storage,
-        listen=listen,
+        listen=callbacks.heard_by(trackers, listen),
         locate=loaded.error,
         origin={
             "command": command,

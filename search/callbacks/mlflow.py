@@ -25,8 +25,8 @@ class MLflow(Tracker):
     def trial(self, row: Row, result: SearchResult) -> None:
         """A finished run; a failed trial is a failed one."""
         run = self._client.create_run(self._experiment, run_name=f"trial {row.trial}").info.run_id
-        for name, value in words(row).items():
-            self._client.log_param(run, name, value[:500])
+        for name, word in words(row).items():
+            self._client.log_param(run, name, word[:500])
         for name, value in scalars(row, result).items():
             self._client.log_metric(run, name, value)
         self._client.set_terminated(run, "FINISHED" if row.status == "done" else "FAILED")

@@ -28,9 +28,7 @@ _OBJECT_STORE = 80 << 20  # bytes; jobs and results are small
 class RayOptions(Options):
     """Where Ray is, and what each worker holds there."""
 
-    address: str | None = (
-        None  # "auto", "ray://host:10001", "host:6379"; None: one of our own, on this machine
-    )
+    address: str | None = None  # "auto", "ray://host:10001", "host:6379"; None: one of our own
     cpus: float | None = Field(default=None, gt=0)  # None: the threads of a worker
     gpus: float | None = Field(default=None, ge=0)  # None: one where the target is a GPU, else none
     start_s: float = Field(default=300.0, gt=0)  # how long the first worker may wait for its place
@@ -224,7 +222,7 @@ class RayExecutor:
     def _no_room(self, found: str) -> SpecError:
         return SpecError(
             f"Ray has no room for a worker with {self._cpus:g} CPUs and {self._gpus:g} GPUs: {found}",
-            hint="ask for less with --executor-option cpus=N or gpus=N, or name a larger cluster with address=...",
+            hint="ask for less with --executor-option cpus=N or gpus=N, or name a larger one: address=...",
         )
 
 
