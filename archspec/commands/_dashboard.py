@@ -1,4 +1,4 @@
-"""``archspec search --dashboard``: optuna-dashboard on a search's folder, or on the study it is mirrored to."""
+"""``archspec search --dashboard``: optuna-dashboard on a search folder, or on its mirror."""
 
 from __future__ import annotations
 

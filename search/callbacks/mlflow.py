@@ -1,4 +1,4 @@
-"""MLflow: an experiment in the SQLite store ``mlflow.db`` of the search, or where MLFLOW_TRACKING_URI says."""
+"""MLflow: an experiment in ``mlflow.db`` of the search, or where MLFLOW_TRACKING_URI says."""
 
 from __future__ import annotations
 

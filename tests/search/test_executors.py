@@ -155,3 +155,10 @@ def test_cancelled_jobs_end_and_do_not_complete(open_: Open, tmp_path: Path) -> 
     executor.close()
     until(lambda: not workers(tmp_path))
     assert not list(tmp_path.glob(".site-*"))
+
+
+def test_an_unknown_kind_or_option_is_told_with_what_was_meant() -> None:
+    with pytest.raises(SpecError, match="unknown executor 'rya'"):
+        executors.find_kind("rya")
+    with pytest.raises(SpecError, match="executor 'ray' has no option 'adress'"):
+        executors.read_options(executors.find_kind("ray"), ["adress=auto"])
