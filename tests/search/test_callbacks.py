@@ -38,6 +38,7 @@ def test_tensorboard_holds_every_trial(tmp_path: Path) -> None:
     assert len(events.Scalars("front/hypervolume")) == len(result.trained)
 
 
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader:sqlalchemy.exc.SADeprecationWarning")
 def test_mlflow_holds_every_trial(tmp_path: Path) -> None:
     result = run(tmp_path, *callbacks.open_trackers(["mlflow"], tmp_path, "table"))
     import mlflow

@@ -11,8 +11,11 @@ from typing import Any
 
 import psutil
 import pytest
+from table_study import TableEvaluator, make_study
 
+from archspec.errors import SpecError
 from search import executors
+from search.driver import search
 from search.executors import Completion, Executor, Job, Setup
 
 SCRIPT = Path(__file__).with_name("table_study.py")
@@ -162,3 +165,19 @@ def test_an_unknown_kind_or_option_is_told_with_what_was_meant() -> None:
         executors.find_kind("rya")
     with pytest.raises(SpecError, match="executor 'ray' has no option 'adress'"):
         executors.read_options(executors.find_kind("ray"), ["adress=auto"])
+
+
+def test_two_ray_workers_and_four_local_ones_find_the_same(ray: Any, tmp_path: Path) -> None:
+    def rows(kind: str, n_workers: int) -> list[tuple[int, str, str, bool]]:
+        folder = tmp_path / kind
+        result = search(
+            make_study(trials=8),
+            TableEvaluator(),
+            folder,
+            make_executor=lambda out: open_kind(kind, out, n_workers=n_workers),
+        )
+        assert len(begun(folder)) == 2 * len(result.trained), "each training once"
+        return [(row.trial, row.hash, row.status, row.on_front) for row in result.rows]
+
+    assert rows("ray", 2) == rows("local", 4)
+    until(lambda: not workers(tmp_path / "ray") and not workers(tmp_path / "local"))
