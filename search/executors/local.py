@@ -23,11 +23,27 @@ from typing import IO, Any
 import psutil
 
 from archspec.errors import SpecError
-from search.executors import Completion, Job, Outcome
+from search.executors import Completion, Job, Kind, Options, Outcome, Setup
 
 _LOOK_S = 0.2  # between two looks at clock and memory
 _START_S = 300.0
 _MOST_FALSE_STARTS = 3  # killed one after the other before they were ready
+
+
+class Local(Kind):
+    """The processors of this machine."""
+
+    kind = "local"
+
+    @classmethod
+    def open(cls, setup: Setup, options: Options) -> LocalExecutor:
+        """Warm workers, each started when it is first needed."""
+        return LocalExecutor(
+            n_workers=setup.n_workers,
+            argv=[sys.executable, *setup.worker],
+            log=setup.folder / "workers.log",
+            threads=setup.threads,
+        )
 
 
 class LocalExecutor:
@@ -230,15 +246,14 @@ class _Worker:
         messages.put((self, None))
 
 
-def worker_argv(*, threads: int, plugins: Sequence[str] = ()) -> list[str]:
-    """The command of our own worker."""
-    return [sys.executable, "-m", "search.worker", str(threads), *plugins]
+def python_path() -> str:
+    """Our own import path for a process that we start, so that plug-ins are found where we find them."""
+    return os.pathsep.join(part for part in sys.path if part)
 
 
 def _environment(threads: int) -> dict[str, str]:
-    path = os.pathsep.join(part for part in sys.path if part)  # plug-ins are found where we find them
     limits = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-    return {**os.environ, **limits, "PYTHONPATH": path}
+    return {**os.environ, **limits, "PYTHONPATH": python_path()}
 
 
 def _death(code: int) -> str:
