@@ -43,6 +43,7 @@ class Place:
     weights: Path  # folder for trained weights
     threads: int  # of a measurement on CPU
     memory: int | None  # bytes of one worker
+    deterministic: bool = False  # torch's deterministic algorithms alone
 
 
 class SpecEvaluator:
@@ -240,6 +241,7 @@ class SpecEvaluator:
             "device": self._place.device,
             "directory": str(self._place.weights / candidate.hash[:12] / f"{label}-seed{seed}"),
             "gate": not self._is_measured,
+            "deterministic": self._place.deterministic,
         }
         what = label if len(self._training_seeds) == 1 else f"{label}, seed {seed}"
         job = Job("train", what, payload, self._study.limits.training_s, self._place.memory)

@@ -20,6 +20,7 @@ from search.gates import Locate, Survey, counts, survey
 from search.ledger import Asked, Ledger, Trial
 from search.mirror import mirror
 from search.output import write_result
+from search.random_search import RANDOM_SEARCH
 from search.rounds import Rounds, candidate_of
 from search.solve import solve
 
@@ -113,8 +114,8 @@ class _Run:
     @property
     def n_trained(self) -> int:
         """Candidates that cost a training, baselines not counted."""
-        trained = (t for t in self._finished.values() if t.status in ("done", "failed"))
-        return sum(trial.document.get("baseline") is None for trial in trained)
+        trained = (t.document for t in self._finished.values() if t.status in ("done", "failed"))
+        return sum(d.get("baseline") is None and d.get("proposer") != RANDOM_SEARCH for d in trained)
 
     def candidate(self, number: int) -> Candidate:
         """The candidate of a finished trial."""
@@ -142,7 +143,10 @@ class _Run:
         if lacking > 0:
             self.rounds.extend(fresh, min(self._study.batch, lacking))
         elif not fresh.asked and not fresh.settled:
-            return f"{self.n_trained} candidates trained"
+            if "random" in self._study.search_baselines:
+                fresh = self.rounds.random(self._study.batch, round_=number, number=first)
+            if not fresh.asked and not fresh.settled:
+                return f"{self.n_trained} candidates trained"
         self._ledger.add_round(fresh.asked, fresh.settled, study=self.rounds.key)
         for trial in fresh.settled:
             self._note(trial)

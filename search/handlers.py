@@ -17,6 +17,7 @@ from archspec.source import parse_source
 from compiler import CompiledModel, compile_spec, load, resolve
 from compiler.causality_gate import causality_gate
 from compiler.device.model_latency import measure_model
+from search.determinism import choose_algorithms
 from search.recipe import Recipe
 from search.scoring import evaluate_sealed
 from search.tasks import Tasks, load_tasks
@@ -40,6 +41,7 @@ def handlers(*, threads: int, plugins: tuple[str, ...]) -> dict[str, Handler]:
 def train_job(payload: Mapping[str, Any], *, zoo: Zoo, tasks: Tasks) -> dict[str, Any]:
     """One task, one seed; goes on from the checkpoints of a training that was cut short."""
     directory = Path(payload["directory"])
+    choose_algorithms(deterministic=payload.get("deterministic", False))
     result = train(
         _spec(payload, zoo),
         tasks.classes[payload["task"]["kind"]].Config.model_validate(payload["task"]),
@@ -102,6 +104,7 @@ def measure_job(payload: Mapping[str, Any], *, zoo: Zoo) -> dict[str, Any]:
 
 def final_job(payload: Mapping[str, Any], *, zoo: Zoo, tasks: Tasks) -> dict[str, Any]:
     """Trained weights -> score on the sealed test split, and causality by perturbation of this very model."""
+    choose_algorithms(deterministic=payload.get("deterministic", False))
     model = load(Path(payload["directory"]) / "model", device=payload["device"], zoo=zoo)
     config = tasks.classes[payload["task"]["kind"]].Config.model_validate(payload["task"])
     task: Task = tasks.build(config, causal=model.spec.causal, seed=payload["seed"])

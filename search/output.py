@@ -67,6 +67,7 @@ def trials_csv(result: SearchResult) -> str:
 
 def _csv(result: SearchResult, rows: tuple[Row, ...]) -> str:
     labels = [task.label for task in result.tasks]
+    is_timed = not result.provenance.get("deterministic", False)  # no clock in tables that are to repeat
     costs = sorted({name for row in rows for name in row.costs})
     objectives = [objective.quantity for objective in result.objectives]
     text = io.StringIO()
@@ -77,7 +78,7 @@ def _csv(result: SearchResult, rows: tuple[Row, ...]) -> str:
         + [f"validation.{label}" for label in labels]
         + [f"test.{label}" for label in labels]
         + [name for name in costs if name not in objectives]
-        + ["training_s"]
+        + ["training_s"] * is_timed
     )
     for row in map(_filed, rows):
         layers = " | ".join("/".join(pair) for pair in row.strip)
@@ -88,7 +89,7 @@ def _csv(result: SearchResult, rows: tuple[Row, ...]) -> str:
             + [row.scores.get(label, "") for label in labels]
             + [row.test_scores.get(label, "") for label in labels]
             + [row.costs.get(name, "") for name in costs if name not in objectives]
-            + [round(row.seconds, 3)]
+            + [round(row.seconds, 3)] * is_timed
         )
     return text.getvalue()
 

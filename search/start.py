@@ -15,6 +15,7 @@ from archspec.study import Study, parse_memory
 from compiler.device.info import resolve_device
 from search import proposers, report
 from search.candidates import Place, SpecEvaluator
+from search.determinism import check_repeatable
 from search.driver import Listener, ignore, search
 from search.estimate import Preview, estimate
 from search.executors.local import LocalExecutor, worker_argv
@@ -35,6 +36,8 @@ def run(
     workers: int | None = None,
     proposer: str | None = None,
     storage: str | None = None,
+    with_random: bool = False,
+    deterministic: bool = False,
     overrides: Iterable[str] = (),
     plugins: Iterable[str] = (),
     listen: Listener = ignore,
@@ -43,15 +46,25 @@ def run(
     """Search, or go on with a search that was stopped; the arguments given here replace the study's.
 
     ``timeout`` is in seconds. ``workers`` are processes; by default one per core on CPU and one on CUDA.
-    ``storage`` is an SQLAlchemy URL where the search is mirrored as a study of Optuna.
+    ``storage`` is an SQLAlchemy URL where the search is mirrored as a study of Optuna. ``with_random`` trains
+    as many random candidates afterwards, to compare with. ``deterministic`` makes the folder's tables and
+    specs repeat byte for byte: one worker, one thread, and no figure that is read off a clock.
     """
     loaded = (
         study if isinstance(study, LoadedStudy) else load_study(study, overrides=overrides, plugins=plugins)
     )
-    asked = changed(loaded.study, trials=trials, seed=seed, proposer=proposer)
-    n_workers = workers or default_workers(asked.target.device)
-    evaluator = make_evaluator(loaded, asked, Path(out), n_workers=n_workers)
-    threads = max(1, n_cores() // n_workers)
+    asked = changed(
+        loaded.study,
+        trials=trials,
+        seed=seed,
+        proposer=proposer,
+        search_baselines=("random",) if with_random else None,
+    )
+    if deterministic:
+        check_repeatable(asked, timeout=timeout, workers=workers, locate=loaded.error)
+    n_workers = 1 if deterministic else workers or default_workers(asked.target.device)
+    evaluator = make_evaluator(loaded, asked, Path(out), n_workers=n_workers, deterministic=deterministic)
+    threads = 1 if deterministic else max(1, n_cores() // n_workers)
     result = search(
         asked,
         evaluator,
@@ -66,7 +79,12 @@ def run(
         storage=storage,
         listen=listen,
         locate=loaded.error,
-        origin={"command": command, "workers": n_workers, "threads_per_worker": threads},
+        origin={
+            "command": command,
+            "workers": n_workers,
+            "threads_per_worker": threads,
+            "deterministic": deterministic,
+        },
     )
     report.write(result, Path(out))
     return result
@@ -98,7 +116,9 @@ def changed(study: Study, **given: Any) -> Study:
     return study.model_copy(update=given)
 
 
-def make_evaluator(loaded: LoadedStudy, study: Study, out: Path, *, n_workers: int) -> SpecEvaluator:
+def make_evaluator(
+    loaded: LoadedStudy, study: Study, out: Path, *, n_workers: int, deterministic: bool = False
+) -> SpecEvaluator:
     """The evaluator of ``study``, which may differ from ``loaded.study`` in what the caller has changed."""
     limit = study.limits.memory
     memory = parse_memory(limit, total=psutil.virtual_memory().total)
@@ -107,6 +127,7 @@ def make_evaluator(loaded: LoadedStudy, study: Study, out: Path, *, n_workers: i
         weights=out.absolute() / "weights",
         threads=study.target.threads,
         memory=memory // n_workers if str(limit).endswith("%") else memory,
+        deterministic=deterministic,
     )
     return SpecEvaluator(replace(loaded, study=study), place)
 
