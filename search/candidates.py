@@ -20,6 +20,7 @@ from archspec.source import parse_source
 from compiler import build_graph, resolve
 from compiler.device.info import device_info, resolve_device
 from compiler.profiling import closed_profile
+from search.costing import closed_costs
 from search.evaluate import Candidate, Identity, Need, Unfit
 from search.executors import Job
 from search.fingerprint import code_fingerprint, digest
@@ -215,17 +216,7 @@ class SpecEvaluator:
             )
         except SpecError as error:
             raise Unfit("invalid", _reason(error), hash=found) from error
-        flops, needed = profile.flops[target.phase], profile.flops_needed[target.phase]
-        assert flops is not None
-        assert needed is not None
-        costs = {
-            "params": profile.params,
-            "params_active": profile.params_active,
-            "params_embedding": profile.params_embedding,
-            "flops": flops,
-            "flops_needed": needed,
-            **profile.memory.as_json(),
-        }
+        costs = closed_costs(profile, target)
         text = dump_spec(without_empty_layers(spec))
         return Candidate(found, genes, layer_pairs(spec), costs, {"spec": text})
 
