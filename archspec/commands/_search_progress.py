@@ -22,7 +22,7 @@ _SOLVE_SHARE = 20  # solving the front may take a twentieth of the time
 
 
 class Progress:
-    """Hears a search's events. The front is solved again at most once a second, and only where it is shown."""
+    """Hears events of a search. The front is solved again at most once a second, and only if it is shown."""
 
     def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.n_trained = 0
