@@ -19,7 +19,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for a fo
 
 def write_result(result: SearchResult, out: Path, *, dump: Callable[[int, str], str]) -> SearchResult:
     """Write everything; ``dump(trial, comment)`` is a spec's text. Returns the result with files named."""
-    result = replace(result, rows=tuple(filed(row) for row in result.rows))
+    result = filed_result(result)
     keep = set()
     for row in (*result.front, *result.baselines):
         if row.spec_file is not None:
@@ -92,6 +92,11 @@ def _csv(result: SearchResult, rows: tuple[Row, ...]) -> str:
             + [round(row.seconds, 3)] * is_timed
         )
     return text.getvalue()
+
+
+def filed_result(result: SearchResult) -> SearchResult:
+    """The result with the files named that its specs are written to."""
+    return replace(result, rows=tuple(filed(row) for row in result.rows))
 
 
 def filed(row: Row) -> Row:

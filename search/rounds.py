@@ -125,11 +125,13 @@ class Rounds:
     def random(self, k: int, *, round_: int, number: int) -> Round:
         """Up to ``k`` more candidates of the random search that the study is compared with.
 
-        As many as there are trials in all; one that the search has evaluated before is answered by that.
+        As many as there are trials in all; one that the search has evaluated before is answered by that. The
+        study's baselines are left out: the search, too, can only find them again.
         """
         out = Round(round_, number)
+        known = {*self._drawn, *(candidate.hash for candidate in self._evaluator.baselines())}
         lacking = min(k, self._study.trials - sum(self._drawn.values()))
-        fresh = draws(self._evaluator, self._study.budgets, seed=self._study.seed, known=self._drawn)
+        fresh = draws(self._evaluator, self._study.budgets, seed=self._study.seed, known=known)
         for candidate in itertools.islice(fresh, max(0, lacking)):
             document = _document(candidate, proposer=RANDOM_SEARCH)
             if (earlier := self._known.get(candidate.hash)) is not None:
