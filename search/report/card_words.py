@@ -93,6 +93,7 @@ def _swap(swap: Swap, result: SearchResult) -> SwapWords:
         "invalid": "no spec",
     }[swap.source]
     effect = swap.reason or effect_words(swap.effects, result)
-    for name, (change, spread) in swap.expected.items():
-        effect += f"; a regression expects {signed(name, change)} ± {show(name, spread)}"
+    guesses = [f"{signed(name, m)} ± {show(name, s)}" for name, (m, s) in swap.expected.items()]
+    if guesses:
+        effect += f"; a regression expects {', '.join(guesses)}"
     return SwapWords(swap.towards, change_words(swap.change), effect, known)
