@@ -190,6 +190,9 @@ class Study(Closed):
         default_factory=dict,
         description="trained alike and marked: a spec's path, or genes (the others take their first value)",
     )
+    search_baselines: tuple[Literal["random"], ...] = Field(
+        (), description="random: after the search, as many candidates drawn at random within the budgets"
+    )
     limits: Limits = Limits()
 
     @field_validator("fidelity")

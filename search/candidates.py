@@ -23,6 +23,7 @@ from archspec.source import parse_source
 from compiler import build_graph, resolve
 from compiler.device.info import device_info, resolve_device
 from compiler.profiling import closed_profile
+from search.costing import closed_costs
 from search.evaluate import Candidate, Identity, Need, Unfit
 from search.executors import Job
 from search.fingerprint import code_fingerprint, digest
@@ -47,6 +48,7 @@ class Place:
     weights: Path  # folder for trained weights
     threads: int  # of a measurement on CPU
     memory: int | None  # bytes of one worker
+    deterministic: bool = False  # torch's deterministic algorithms alone
 
 
 class SpecEvaluator:
@@ -233,17 +235,7 @@ class SpecEvaluator:
             )
         except SpecError as error:
             raise Unfit("invalid", _reason(error), hash=found) from error
-        flops, needed = profile.flops[target.phase], profile.flops_needed[target.phase]
-        assert flops is not None
-        assert needed is not None
-        costs = {
-            "params": profile.params,
-            "params_active": profile.params_active,
-            "params_embedding": profile.params_embedding,
-            "flops": flops,
-            "flops_needed": needed,
-            **profile.memory.as_json(),
-        }
+        costs = closed_costs(profile, target)
         payload: dict[str, Any] = {"spec": dump_spec(without_empty_layers(spec))}
         if any(rung.width != 1 for rung in rungs):
             try:
@@ -264,6 +256,7 @@ class SpecEvaluator:
             "seed": seed,
             "device": self._place.device,
             "gate": not self._is_measured,
+            "deterministic": self._place.deterministic,
             "score_by": judged,
             **self._stretch(candidate, label, seed, index),
         }

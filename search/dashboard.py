@@ -20,8 +20,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from archspec.errors import SpecError
 from search.front import Row, SearchResult
-from search.mirror import hide_password, quiet_optuna
+from search.mirror import quiet_optuna
 from search.solve import load_result
+from search.storage import parse_storage
 
 _PORT = 8080
 
@@ -34,7 +35,7 @@ class _Quiet(WSGIRequestHandler):
 def serve(folder: Path | None, storage: str | None, *, say: Callable[[str], None]) -> None:
     """Serve on this machine alone until Ctrl-C."""
     server = make_dashboard(folder, storage)
-    what = hide_password(storage) if storage is not None else f"{folder}, as it is now"
+    what = parse_storage(storage).shown if storage is not None else f"{folder}, as it is now"
     say(f"{what}: http://127.0.0.1:{server.server_port}/dashboard/ (Ctrl-C ends)")
     with server:
         try:
@@ -108,16 +109,16 @@ def _distribution(values: list[Any]) -> BaseDistribution:
 @quiet_optuna()
 def _mirrored(url: str) -> optuna.storages.BaseStorage:
     try:
-        storage = optuna.storages.get_storage(url)
+        storage = optuna.storages.get_storage(parse_storage(url).for_optuna)
         n_studies = len(storage.get_all_studies())
     except (SQLAlchemyError, ValueError, ImportError) as error:
         raise SpecError(
-            f"--storage {hide_password(url)} cannot be read: {type(error).__name__}",
+            f"--storage {parse_storage(url).shown} cannot be read: {type(error).__name__}",
             hint="without --storage the dashboard shows the search's folder",
         ) from None
     if n_studies == 0:
         raise SpecError(
-            f"--storage {hide_password(url)} holds no study",
-            hint="a search with the same --storage is mirrored there when it ends",
+            f"--storage {parse_storage(url).shown} holds no study",
+            hint="a search with the same --storage is mirrored there",
         )
     return storage

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from archspec.study import Study
 from search.dispatch import Dispatcher, OutOfTime
 from search.evaluate import Candidate, Evaluator, Need
 from search.executors import Executor
+from search.figures import figures
 from search.folder import open_folder
 from search.front import SearchResult
 from search.gates import Locate, Survey, counts, survey
@@ -37,6 +38,8 @@ class Event:
     n_wanted: int = 0
     trial: Trial | None = None
     result: Callable[[], SearchResult] | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)  # all that is known of the trial
+    objectives: tuple[str, ...] = ()
 
 
 Listener = Callable[[Event], None]
@@ -133,6 +136,7 @@ class _Run:
         self._executor, self._deadline = executor, deadline
         self._finished = {trial.number: trial for trial in ledger.trials()}
         self._ladder = Ladder(study, evaluator, ledger, self._finished)
+        self._weights = {task.label: task.weight for task in evaluator.tasks}
         self.rounds = Rounds(study, evaluator)
         self.rounds.hear(self._finished.values())
         if self._finished:
@@ -173,7 +177,10 @@ class _Run:
         elif lacking > 0:
             self.rounds.extend(fresh, lacking)
         elif not fresh.asked and not fresh.settled:
-            return self._ladder.told()
+            if "random" in self._study.search_baselines:
+                fresh = self.rounds.random(self._study.batch, round_=number, number=first)
+            if not fresh.asked and not fresh.settled:
+                return self._ladder.told()
         self._ledger.add_round(fresh.asked, fresh.settled, study=self.rounds.key)
         for trial in fresh.settled:
             self._note(trial)
@@ -286,8 +293,23 @@ class _Run:
         self._tell("trial", trial.document["reason"], trial)
 
     def _tell(self, kind: Any, text: str, trial: Trial | None = None) -> None:
-        wanted = self._study.trials
-        self._listen(Event(kind, text, self.n_trained, wanted, trial, lambda: solve(self._ledger)))
+        self._listen(
+            Event(
+                kind,
+                text,
+                self.n_trained,
+                self._study.trials,
+                trial,
+                result=lambda: solve(self._ledger),
+                figures={} if trial is None else self._figures(trial),
+                objectives=tuple(self._study.objectives),
+            )
+        )
+
+    def _figures(self, trial: Trial) -> dict[str, float]:
+        """What is known of a trial; nothing where its genes make no spec."""
+        has_costs = "costs" in trial.document
+        return figures(trial.document, self._weights, self._study.aggregate) if has_costs else {}
 
 
 def _start(study: Study, evaluator: Evaluator, seen: Survey, origin: Mapping[str, Any]) -> dict[str, Any]:

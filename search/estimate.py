@@ -17,6 +17,7 @@ from search.gates import Survey, counts, describe
 from search.ladder import cost_of, spent
 from search.ledger import Trial
 from search.load import LoadedStudy
+from search.random_search import RANDOM_SEARCH
 from search.tasks.contract import TaskConfig
 from search.train import train
 
@@ -40,8 +41,11 @@ def estimate(loaded: LoadedStudy, seen: Survey, *, out: Path, n_workers: int, de
     """From the finished trials of the folder where there are some, else from a few steps of one candidate."""
     done = [trial for trial in _finished(out) if trial.status in ("done", "dropped", "failed")]
     names = {trial.document.get("baseline") for trial in done}
+    at_random = sum(trial.document.get("proposer") == RANDOM_SEARCH for trial in done)
     trained = int(spent(done))
     n_baselines = sum(name not in names for name in loaded.study.baselines)
+    if "random" in loaded.study.search_baselines:
+        n_baselines += max(0, loaded.study.trials - at_random)
     left = max(0, loaded.study.trials - trained) + n_baselines
     if done:
         each = sum(trial.document["seconds"] for trial in done) / float(sum(map(cost_of, done)))

@@ -125,6 +125,10 @@ class Row:
     causality: Literal["passed", "failed", "untested"] = (
         "untested"  # perturbation gate on the trained weights
     )
+    seed_scores: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # validation, by label
+    of: int | None = None  # a duplicate: the trial that has its figures
+    random: bool = False  # drawn at random, after the search, as its baseline
+    spec: str = ""  # the spec's text, "" where the evaluator has none
 
     @property
     def short(self) -> str:
@@ -134,7 +138,7 @@ class Row:
 
 @dataclass(frozen=True)
 class HypervolumePoint:
-    """The front's hypervolume after so much training; 1 is the whole box, reference to ideal."""
+    """The hypervolume after so much training; 1 is the whole box, from the reference to the ideal."""
 
     n_trained: float  # in whole trainings
     trial: int
@@ -167,7 +171,7 @@ class SearchResult:
     aggregate: str  # "mean" (weighted by the tasks' weights) or "min": how ``score`` is made
     target: Mapping[str, Any]  # device, phase, batch_size, seq_len, dtype, threads
     rows: tuple[Row, ...]
-    hypervolume: tuple[HypervolumePoint, ...]
+    hypervolume: tuple[HypervolumePoint, ...]  # of all but the random ones, in the order of trials
     text_baselines: tuple[TextBaseline, ...]
     verdict: Verdict
     refusals: Mapping[str, int]  # reason code -> count: a budget's quantity, "misfit" or "invalid"
@@ -179,6 +183,9 @@ class SearchResult:
     stopped: str  # "40 candidates trained", "space exhausted", "time limit", "interrupted"
     provenance: Mapping[str, Any]  # versions, device, seeds, data hashes, study and space text, command
     proxy: ProxyValidity | None = None  # what the audit says of the lower rungs, where there are any
+    n_wanted: int = 0  # candidates that the study asks for, baselines not counted
+    hypervolume_search: tuple[HypervolumePoint, ...] = ()  # of what the search chose, baselines left out
+    hypervolume_random: tuple[HypervolumePoint, ...] = ()  # of the random candidates, trained alike
 
     @property
     def front(self) -> tuple[Row, ...]:

@@ -18,6 +18,7 @@ from archspec.source import parse_source
 from compiler import CompiledModel, compile_spec, load, resolve
 from compiler.causality_gate import causality_gate
 from compiler.device.model_latency import measure_model
+from search.determinism import choose_algorithms
 from search.recipe import Recipe
 from search.score_by import ScoreBy
 from search.scoring import evaluate_sealed
@@ -47,6 +48,7 @@ def train_job(payload: Mapping[str, Any], *, zoo: Zoo, tasks: Tasks) -> dict[str
     the lowest rung, whose best learning rates are the only ones here; it is trained first if need be.
     """
     directory = Path(payload["directory"])
+    choose_algorithms(deterministic=payload.get("deterministic", False))
     sweep = payload.get("sweep")
     if sweep is None:
         result = _trained(payload, None, zoo=zoo, tasks=tasks)
@@ -142,6 +144,7 @@ def measure_job(payload: Mapping[str, Any], *, zoo: Zoo) -> dict[str, Any]:
 
 def final_job(payload: Mapping[str, Any], *, zoo: Zoo, tasks: Tasks) -> dict[str, Any]:
     """Trained weights -> score on the sealed test split, and causality by perturbation of this very model."""
+    choose_algorithms(deterministic=payload.get("deterministic", False))
     model = load(Path(payload["directory"]) / "model", device=payload["device"], zoo=zoo)
     config = tasks.classes[payload["task"]["kind"]].Config.model_validate(payload["task"])
     task: Task = tasks.build(config, causal=model.spec.causal, seed=payload["seed"])

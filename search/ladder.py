@@ -20,6 +20,7 @@ from search.figures import figures
 from search.ledger import Asked, Ledger, Trial
 from search.promotion import Climber, promoted
 from search.proxy_validity import AUDIT, FEWEST, ProxyValidity, learned_quantity, validity_of
+from search.random_search import RANDOM_SEARCH
 from search.rounds import candidate_of
 from search.trial_document import found_of
 
@@ -58,14 +59,14 @@ class Ladder:
     def left_behind(self, round_: int, index: int) -> set[int]:
         """The numbers of those of a round that do not go on from rung ``index``, finished or not.
 
-        Baselines and the audit always go on. Nobody stays behind at a rung that is not trusted.
+        Baselines, random search and the audit always go on. Nobody stays at a rung that is not trusted.
         """
         if index not in self.trusted():
             return set()
         climbers = [
             climber
             for asked in self._ledger.round_of(round_)
-            if asked.baseline is None and asked.document["proposer"] != AUDIT
+            if asked.baseline is None and asked.document["proposer"] not in (AUDIT, RANDOM_SEARCH)
             if (climber := self._climber(asked, self._finished.get(asked.number), index)) is not None
         ]
         going = promoted(climbers, self._directions, self._fidelity.promote)
@@ -125,7 +126,11 @@ class Ladder:
 
     def told(self) -> str:
         """What has been done with the trials, in words."""
-        own = [t for t in self._finished.values() if t.document.get("baseline") is None]
+        own = [
+            trial
+            for trial in self._finished.values()
+            if trial.document.get("baseline") is None and trial.document["proposer"] != RANDOM_SEARCH
+        ]
         counts = Counter(trial.status for trial in own)
         if not self._fidelity.is_ladder:
             return f"{counts['done'] + counts['failed']} candidates trained"
@@ -180,11 +185,11 @@ class Ladder:
 
 
 def spent(trials: Iterable[Trial]) -> Fraction:
-    """What finished trials cost in whole trainings, baselines not counted."""
+    """What finished trials cost in whole trainings, baselines and random search not counted."""
     counted = (t for t in trials if t.status in ("done", "dropped", "failed"))
-    return sum(
-        (cost_of(trial) for trial in counted if trial.document.get("baseline") is None), start=Fraction(0)
-    )
+    own = (t for t in counted if t.document.get("baseline") is None)
+    chosen = (t for t in own if t.document.get("proposer") != RANDOM_SEARCH)
+    return sum(map(cost_of, chosen), start=Fraction(0))
 
 
 def cost_of(trial: Trial) -> Fraction:

@@ -19,7 +19,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for a fo
 
 def write_result(result: SearchResult, out: Path, *, dump: Callable[[int, str], str]) -> SearchResult:
     """Write everything; ``dump(trial, comment)`` is a spec's text. Returns the result with files named."""
-    result = replace(result, rows=tuple(_filed(row) for row in result.rows))
+    result = filed_result(result)
     keep = set()
     for row in (*result.front, *result.baselines):
         if row.spec_file is not None:
@@ -51,7 +51,7 @@ def front_json(result: SearchResult) -> list[dict[str, Any]]:
             "test_metrics": {label: dict(metrics) for label, metrics in row.test_metrics.items()},
             "causality": row.causality,
         }
-        for row in (_filed(row) for row in result.front)
+        for row in (filed(row) for row in result.front)
     ]
 
 
@@ -67,6 +67,7 @@ def trials_csv(result: SearchResult) -> str:
 
 def _csv(result: SearchResult, rows: tuple[Row, ...]) -> str:
     labels = [task.label for task in result.tasks]
+    is_timed = not result.provenance.get("deterministic", False)  # no clock in tables that are to repeat
     costs = sorted({name for row in rows for name in row.costs})
     objectives = [objective.quantity for objective in result.objectives]
     text = io.StringIO()
@@ -77,9 +78,9 @@ def _csv(result: SearchResult, rows: tuple[Row, ...]) -> str:
         + [f"validation.{label}" for label in labels]
         + [f"test.{label}" for label in labels]
         + [name for name in costs if name not in objectives]
-        + ["training_s"]
+        + ["training_s"] * is_timed
     )
-    for row in map(_filed, rows):
+    for row in map(filed, rows):
         layers = " | ".join("/".join(pair) for pair in row.strip)
         words = [row.short, row.name, row.status, row.reason, row.baseline or "", str(row.on_front).lower()]
         writer.writerow(
@@ -88,12 +89,17 @@ def _csv(result: SearchResult, rows: tuple[Row, ...]) -> str:
             + [row.scores.get(label, "") for label in labels]
             + [row.test_scores.get(label, "") for label in labels]
             + [row.costs.get(name, "") for name in costs if name not in objectives]
-            + [round(row.seconds, 3)]
+            + [round(row.seconds, 3)] * is_timed
         )
     return text.getvalue()
 
 
-def _filed(row: Row) -> Row:
+def filed_result(result: SearchResult) -> SearchResult:
+    """The result with the files named that its specs are written to."""
+    return replace(result, rows=tuple(filed(row) for row in result.rows))
+
+
+def filed(row: Row) -> Row:
     """The row with the file that its spec is written to."""
     if row.status != "done" or not (row.on_front or row.baseline is not None):
         return row

@@ -25,6 +25,7 @@ from search.ledger import Asked, Trial
 from search.mirror import constraints
 from search.proposers import Past, Problem, Screened, proposer_class
 from search.proxy_validity import AUDIT
+from search.random_search import RANDOM_SEARCH, draws
 
 _N_ATTEMPTS = 40  # calls of the proposer in one round,
 _N_LAST_ATTEMPTS = 200  # and where all that it proposed was turned away
@@ -70,6 +71,7 @@ class Rounds:
         self._spellings: set[tuple[Any, ...]] = set()  # genes that need no second look
         self._known: dict[str, int] = {}  # hash -> the trial that evaluated it
         self._dropped: set[int] = set()  # trials of it that ended at a lower rung
+        self._drawn: dict[str, bool] = {}  # hash of a random candidate -> whether it has an outcome
 
     def hear(self, trials: Iterable[Trial]) -> None:
         """Finished trials, in any order."""
@@ -81,7 +83,10 @@ class Rounds:
                 self._known.setdefault(trial.spec, trial.number)
             if trial.status == "dropped":
                 self._dropped.add(trial.number)
-            if is_complete and not is_stale:
+            if trial.document.get("proposer") == RANDOM_SEARCH:
+                if not is_stale:
+                    self._drawn[trial.spec] = trial.status != "refused"
+            elif is_complete and not is_stale:
                 self._spellings.add(self._evaluator.genome.key(genes))
                 if trial.status != "duplicate":
                     self._past[trial.number] = trial.spec, self._as_past(trial, genes)
@@ -132,6 +137,25 @@ class Rounds:
             if len(out.asked) == before and is_exact and n <= _N_ENUMERATED:
                 self._take(self._everything(out.number), wanted, out)
                 break
+
+    def random(self, k: int, *, round_: int, number: int) -> Round:
+        """Up to ``k`` more candidates of the random search that the study is compared with.
+
+        As many as there are trials in all; one that the search has evaluated before is answered by that. The
+        study's baselines are left out: the search, too, can only find them again.
+        """
+        out = Round(round_, number)
+        known = {*self._drawn, *(candidate.hash for candidate in self._evaluator.baselines())}
+        lacking = min(k, self._study.trials - sum(self._drawn.values()))
+        fresh = draws(self._evaluator, self._study.budgets, seed=self._study.seed, known=known)
+        for candidate in itertools.islice(fresh, max(0, lacking)):
+            document = _document(candidate, proposer=RANDOM_SEARCH)
+            if (earlier := self._known.get(candidate.hash)) is not None:
+                document |= {"of": earlier, "reason": f"the same architecture as trial {earlier}"}
+                out.settle(candidate.hash, "duplicate", document)
+            else:
+                out.ask(candidate, document)
+        return out
 
     def _proposals(self, out: Round, lacking: int, attempt: int) -> Iterator[tuple[str, Genes]]:
         use_fallback = attempt % 4 == 3 or attempt > _N_ATTEMPTS  # it may be stuck on what it has seen

@@ -32,22 +32,26 @@ from search.front import (
 from search.ledger import Ledger, Trial
 from search.pareto import hypervolume, ranks
 from search.proxy_validity import AUDIT, ProxyValidity, learned_quantity, validity_of
+from search.random_search import RANDOM_SEARCH
 from search.verdict import judge, shares
 
 FINAL = "final"  # the fidelity of measurements that are repeated for the front
 
 
-def load_result(folder: Path) -> SearchResult:
-    """The result of the search in ``folder``, finished or not; nothing is written."""
+def load_result(folder: Path, *, budgets: Mapping[str, Budget] | None = None) -> SearchResult:
+    """The result of the search in ``folder``, finished or not, under other ``budgets`` if there are some.
+
+    Nothing is written, and nothing runs.
+    """
     ledger = read_ledger(Path(folder))
     try:
-        return solve(ledger)
+        return solve(ledger, budgets=budgets)
     finally:
         ledger.close()
 
 
-def solve(ledger: Ledger) -> SearchResult:
-    """The result of all that ``ledger`` holds, as its last driver put the question."""
+def solve(ledger: Ledger, *, budgets: Mapping[str, Budget] | None = None) -> SearchResult:
+    """The result of all that ``ledger`` holds, as its last driver put the question, or under ``budgets``."""
     runs = ledger.runs()
     starts = [run for run in runs if run["event"] == "start"]
     if not starts:
@@ -55,13 +59,14 @@ def solve(ledger: Ledger) -> SearchResult:
     run = starts[-1]
     end = runs[-1] if runs[-1]["event"] == "end" else {}
     tasks = tuple(TaskInfo(**task) for task in run["tasks"])
-    budgets = {name: Budget(**budget) for name, budget in run["budgets"].items()}
+    if budgets is None:
+        budgets = stored_budgets(run)
     weights = {task.label: task.weight for task in tasks}
     question = _Question(run["objectives"], budgets, weights, run["aggregate"])
     rows = _rows(ledger, question)
     objectives = question.boxed(rows)
     rows = _ranked(rows, objectives)
-    history = _history(rows, objectives)
+    searched = [row for row in rows if not row.random]
     trials = ledger.trials()
     codes = Counter(trial.document["code"] for trial in trials if trial.status == "refused")
     survey = run["survey"]
@@ -74,9 +79,9 @@ def solve(ledger: Ledger) -> SearchResult:
         aggregate=run["aggregate"],
         target=run["provenance"].get("target", {}),
         rows=rows,
-        hypervolume=history,
+        hypervolume=_history(searched, objectives),
         text_baselines=tuple(TextBaseline(**text) for text in end.get("text_baselines", ())),
-        verdict=judge(rows, objectives),
+        verdict=judge(searched, objectives),
         refusals=dict(codes.most_common()),
         failures=dict(Counter(row.reason for row in rows if row.status == "failed").most_common()),
         fronts_by_aggregate=_fronts_by_aggregate(ledger, question),
@@ -85,6 +90,9 @@ def solve(ledger: Ledger) -> SearchResult:
         complete=bool(end),
         stopped=end.get("stopped", "interrupted"),
         provenance=run["provenance"],
+        n_wanted=run["trials"],
+        hypervolume_search=_history([row for row in searched if row.baseline is None], objectives),
+        hypervolume_random=_history(_random(rows), objectives),
         proxy=_validity(run, trials, weights),
     )
 
@@ -98,6 +106,11 @@ def _validity(
     if not is_audited or quantity is None:
         return None
     return validity_of(trials, run["rungs"], quantity, weights=weights, aggregate=run["aggregate"])
+
+
+def stored_budgets(run: Mapping[str, Any]) -> dict[str, Budget]:
+    """The budgets with which a driver began, from what it wrote of itself."""
+    return {name: Budget(**budget) for name, budget in run["budgets"].items()}
 
 
 @dataclass(frozen=True)
@@ -130,7 +143,11 @@ def _rows(ledger: Ledger, question: _Question) -> tuple[Row, ...]:
     latencies = {
         key.spec: result for key, result in ledger.all_evidence("measurement") if key.fidelity == FINAL
     }
-    names = {t.document["of"]: t.document["baseline"] for t in trials if t.document.get("of") is not None}
+    names = {
+        t.document["of"]: t.document["baseline"]
+        for t in trials
+        if t.document.get("of") is not None and t.document.get("baseline")
+    }
     return tuple(
         _row(trial, question, finals.get(trial.spec, []), latencies.get(trial.spec), names.get(trial.number))
         for trial in trials
@@ -176,6 +193,10 @@ def _row(
         scores={label: statistics.fmean(values) for label, values in d.get("scores", {}).items()},
         score_spread={label: max(values) - min(values) for label, values in d.get("scores", {}).items()},
         metrics=d.get("metrics", {}),
+        seed_scores={label: tuple(values) for label, values in d.get("scores", {}).items()},
+        of=d.get("of"),
+        random=d.get("proposer") == RANDOM_SEARCH,
+        spec=d.get("payload", {}).get("spec", ""),
     )
     if trial.status != "done":
         return row
@@ -269,6 +290,12 @@ def _limit(budget: Budget, codes: Mapping[str, int]) -> Limit:
 
 def _point(row: Row, objectives: Sequence[Objective]) -> tuple[float, ...]:
     return tuple(objective.sign * row.objectives[objective.quantity] for objective in objectives)
+
+
+def _random(rows: Sequence[Row]) -> list[Row]:
+    """The random candidates in order; one that was there before has its figures from that trial."""
+    by_trial = {row.trial: row for row in rows}
+    return [by_trial[row.trial if row.of is None else row.of] for row in rows if row.random]
 
 
 def _history(rows: Sequence[Row], objectives: Sequence[Objective]) -> tuple[HypervolumePoint, ...]:

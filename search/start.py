@@ -15,6 +15,7 @@ from archspec.study import Study, parse_memory
 from compiler.device.info import resolve_device
 from search import callbacks, executors, proposers, report
 from search.candidates import Place, SpecEvaluator
+from search.determinism import check_repeatable
 from search.driver import Listener, ignore, search
 from search.estimate import Preview, estimate
 from search.executors import Setup
@@ -38,6 +39,8 @@ def run(
     executor: str = "local",
     executor_options: Iterable[str] = (),
     log: Iterable[str] = (),
+    with_random: bool = False,
+    deterministic: bool = False,
     overrides: Iterable[str] = (),
     plugins: Iterable[str] = (),
     listen: Listener = ignore,
@@ -48,17 +51,27 @@ def run(
     ``timeout`` is in seconds. ``workers`` are processes; by default one per core on CPU and one on CUDA.
     ``storage`` is an SQLAlchemy URL where the search is mirrored as a study of Optuna. ``executor`` is where
     jobs run: ``local``, ``ray`` or ``submitit``, with ``executor_options`` as ``KEY=VALUE``. ``log`` names
-    trackers that hear of every trial: ``tensorboard``, ``mlflow``, ``wandb``.
+    trackers that hear of every trial: ``tensorboard``, ``mlflow``, ``wandb``. ``with_random`` trains as many
+    random candidates afterwards, to compare with. ``deterministic`` makes the folder's tables and specs
+    repeat byte for byte: one worker, one thread, and no figure that is read off a clock.
     """
     kind = executors.find_kind(executor)
     options = executors.read_options(kind, executor_options)
     loaded = (
         study if isinstance(study, LoadedStudy) else load_study(study, overrides=overrides, plugins=plugins)
     )
-    asked = changed(loaded.study, trials=trials, seed=seed, proposer=proposer)
-    n_workers = workers or kind.n_workers or default_workers(asked.target.device)
-    evaluator = make_evaluator(loaded, asked, Path(out), n_workers=n_workers)
-    threads = max(1, n_cores() // n_workers)
+    asked = changed(
+        loaded.study,
+        trials=trials,
+        seed=seed,
+        proposer=proposer,
+        search_baselines=("random",) if with_random else None,
+    )
+    if deterministic:
+        check_repeatable(asked, timeout=timeout, workers=workers, locate=loaded.error)
+    n_workers = 1 if deterministic else workers or kind.n_workers or default_workers(asked.target.device)
+    evaluator = make_evaluator(loaded, asked, Path(out), n_workers=n_workers, deterministic=deterministic)
+    threads = 1 if deterministic else max(1, n_cores() // n_workers)
     device = str(resolve_device(asked.target.device))
     worker = ("-m", "search.worker", str(threads), *loaded.plugins)
     trackers = callbacks.open_trackers(log, Path(out), asked.study)
@@ -76,6 +89,7 @@ def run(
             "executor": kind.kind,
             "workers": n_workers,
             "threads_per_worker": threads,
+            "deterministic": deterministic,
         },
     )
     report.write(result, Path(out))
@@ -108,7 +122,9 @@ def changed(study: Study, **given: Any) -> Study:
     return study.model_copy(update=given)
 
 
-def make_evaluator(loaded: LoadedStudy, study: Study, out: Path, *, n_workers: int) -> SpecEvaluator:
+def make_evaluator(
+    loaded: LoadedStudy, study: Study, out: Path, *, n_workers: int, deterministic: bool = False
+) -> SpecEvaluator:
     """The evaluator of ``study``, which may differ from ``loaded.study`` in what the caller has changed."""
     limit = study.limits.memory
     memory = parse_memory(limit, total=psutil.virtual_memory().total)
@@ -117,6 +133,7 @@ def make_evaluator(loaded: LoadedStudy, study: Study, out: Path, *, n_workers: i
         weights=out.absolute() / "weights",
         threads=study.target.threads,
         memory=memory // n_workers if str(limit).endswith("%") else memory,
+        deterministic=deterministic,
     )
     return SpecEvaluator(replace(loaded, study=study), place)
 

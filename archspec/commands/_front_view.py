@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -13,6 +14,7 @@ from archspec.quantities import show
 
 if TYPE_CHECKING:
     from search.front import Row, SearchResult
+    from search.ledger import Trial
 
 
 def front_table(result: SearchResult, *, most: int | None = None) -> Table:
@@ -37,7 +39,7 @@ def front_table(result: SearchResult, *, most: int | None = None) -> Table:
             cells.append(_tested(row, result))
         cells += [show(name, row.costs[name]) if name in row.costs else "" for name in beside]
         style = "bold" if row.on_front else "dim"
-        table.add_row(str(row.trial), Text(layers(row)), *cells, Text(row.baseline or ""), style=style)
+        table.add_row(str(row.trial), Text(layers(row.strip)), *cells, Text(row.baseline or ""), style=style)
     if n > len(shown):
         table.add_row("", f"and {n - len(shown)} more")
     return table
@@ -59,14 +61,15 @@ def _tested(row: Row, result: SearchResult) -> str:
     return f"{combine(row.test_scores, weights, result.aggregate):.3f}"
 
 
-def trial_line(row: Row) -> str:
+def trial_line(trial: Trial, objectives: Mapping[str, float]) -> str:
     """One trial: its fate, layers and figures, or the reason why it has none."""
-    figures = ", ".join(f"{name} {show(name, value)}" for name, value in row.objectives.items())
-    mark = " *" if row.on_front else ""
-    told = figures or row.reason
-    return printable(f"trial {row.trial} {row.status}: {layers(row)}  {told}{mark}")
+    told = ", ".join(f"{name} {show(name, value)}" for name, value in objectives.items())
+    drawn = layers(trial.document.get("strip", ()))
+    if trial.status != "done" or not told:
+        told = trial.document.get("reason", "")
+    return printable(f"trial {trial.number} {trial.status}: {drawn}  {told}")
 
 
-def layers(row: Row) -> str:
-    """The strip as text: ``mamba2+mlp | attention``."""
-    return " | ".join("+".join(kind for kind in pair if kind != "none") for pair in row.strip)
+def layers(strip: Iterable[Iterable[str]]) -> str:
+    """A strip as text: ``mamba2+mlp | attention``."""
+    return " | ".join("+".join(kind for kind in pair if kind != "none") or "none" for pair in strip)

@@ -7,19 +7,19 @@ import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console, Group
-from rich.live import Live
+from rich.console import Console
 from rich.text import Text
 
 from archspec.commands._dashboard import serve_dashboard
-from archspec.commands._front_view import front_table, result_console, trial_line
+from archspec.commands._front_view import front_table, result_console
 from archspec.commands._list_view import show_list
 from archspec.commands._options import JsonOption, PluginOption, SetOption
 from archspec.commands._plugins import importable
+from archspec.commands._replay_view import print_replay
+from archspec.commands._search_events import event_lines
 from archspec.commands._search_options import (
     DashboardOption,
     ExecutorOption,
@@ -27,6 +27,7 @@ from archspec.commands._search_options import (
     ListOption,
     LogOption,
 )
+from archspec.commands._search_progress import Progress
 
 if TYPE_CHECKING:
     from search.driver import Event
@@ -36,7 +37,11 @@ if TYPE_CHECKING:
 def search(
     study: Annotated[
         Path | None,
-        typer.Argument(metavar="STUDY", help="The study's YAML file; for --list and --dashboard, a folder."),
+        typer.Argument(
+            metavar="STUDY",
+            help="The study's YAML file; for --list and --dashboard, a folder.",
+            show_default=False,
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the search; by default runs/STUDY.")
@@ -58,6 +63,21 @@ def search(
     log: LogOption = None,
     list_: ListOption = False,
     dashboard: DashboardOption = False,
+    with_random: Annotated[
+        bool, typer.Option("--with-random", help="Train as many random candidates afterwards, to compare.")
+    ] = False,
+    deterministic: Annotated[
+        bool,
+        typer.Option("--deterministic", help="Repeat byte for byte: one worker, nothing read off a clock."),
+    ] = False,
+    events: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|-", help="Write every event there as a line of JSON; - is stdout."),
+    ] = None,
+    replay: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Derive the front of a search again; say which files differ."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be searched and how long it would take.")
     ] = False,
@@ -65,15 +85,21 @@ def search(
     plugin: PluginOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Search a space within hard budgets. The same command goes on where a search was stopped or killed."""
+    """Search a space within hard budgets. The same command goes on where a search was stopped or killed.
+
+    With --replay nothing runs: the exit code is 1 where a file is not what the ledger says.
+    """
     if list_:
         show_list(study or Path("runs"), as_json=json_)
         return
     if dashboard:
         serve_dashboard(study, out, storage)
         return
+    if replay is not None:
+        print_replay(replay, json_=json_)
+        return
     if study is None:
-        raise typer.BadParameter("name the study's YAML file", param_hint="STUDY")
+        raise typer.BadParameter("a STUDY, or --replay DIR", param_hint="STUDY")
     from search.load import load_study
     from search.output import front_json
     from search.start import preview, run
@@ -86,7 +112,12 @@ def search(
         typer.echo(json.dumps(asdict(seen), indent=2) if json_ else "\n".join(seen.lines))
         return
     command = shlex.join(["archspec", *sys.argv[1:]])
-    with _Progress() as progress:
+    with Progress() as progress, event_lines(events) as tell:
+
+        def listen(event: Event) -> None:
+            tell(event)
+            progress.hear(event)
+
         try:
             result = run(
                 loaded,
@@ -100,7 +131,9 @@ def search(
                 executor=executor,
                 executor_options=executor_option or (),
                 log=log or (),
-                listen=progress.hear,
+                with_random=with_random,
+                deterministic=deterministic,
+                listen=listen,
                 command=command,
             )
         except KeyboardInterrupt:
@@ -108,6 +141,8 @@ def search(
             safe = f"{progress.n_trained} trained candidates are safe in {folder}"
             _say(f"stopped; {safe}. Go on with\n  {command}")
             raise typer.Exit(130) from None
+    if events == "-":
+        return  # its last line is the front
     if json_:
         rows = [row | {"spec": str(folder / row["spec"])} for row in front_json(result)]
         typer.echo(json.dumps(rows, indent=2))
@@ -129,46 +164,3 @@ def _print(result: SearchResult, folder: Path) -> None:
 
 def _say(text: str) -> None:
     Console(stderr=True).print(Text(text), soft_wrap=True)
-
-
-class _Progress:
-    """On stderr: the present front and what is being done, or one line per trial where it is no terminal."""
-
-    def __init__(self) -> None:
-        self.n_trained = 0
-        self._console = Console(stderr=True)
-        self._live = Live(console=self._console, refresh_per_second=4, transient=True)
-        self._latest: SearchResult | None = None
-        self._doing: list[str] = []
-
-    def __enter__(self) -> _Progress:
-        if self._console.is_terminal:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Give the terminal back."""
-        self._live.stop()
-
-    def hear(self, event: Event) -> None:
-        """Show an event."""
-        self.n_trained = event.n_trained
-        if event.trial is not None and event.trial.status in ("done", "failed") and event.result is not None:
-            self._latest = event.result()
-        if self._console.is_terminal:
-            self._doing = [*self._doing, event.text][-4:] if event.text else self._doing
-            head = Text(f"{event.n_trained} of {event.n_wanted} candidates trained", style="bold")
-            doing = Text("\n".join(self._doing), style="dim")
-            front = [front_table(self._latest, most=10)] if self._latest is not None else []
-            self._live.update(Group(head, *front, doing))
-        elif event.trial is not None:
-            if event.trial.status in ("done", "failed") and self._latest is not None:
-                line = trial_line(self._latest.row(event.trial.number))
-                _say(f"[{event.n_trained}/{event.n_wanted}] {line}")
-        elif event.kind != "job" and event.text:
-            _say(event.text)

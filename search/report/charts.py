@@ -9,12 +9,14 @@ import altair as alt
 import vl_convert
 
 from archspec.quantities import find_quantity, show
+from search.confidence import interval
 from search.front import Row, SearchResult
 from search.report.palette import GREY, token_mixers
 
 _STAR = (
     "M0,-1L0.23,-0.31L0.95,-0.31L0.36,0.12L0.59,0.81L0,0.38L-0.59,0.81L-0.36,0.12L-0.95,-0.31L-0.23,-0.31Z"
 )
+MOST_POINTS = 600  # of the scatter
 _FONT = "DejaVu Sans, Helvetica, Arial, sans-serif"
 
 
@@ -42,12 +44,13 @@ def value_of(row: Row, quantity: str) -> float | None:
 def front_chart(result: SearchResult) -> Any:
     """All that were trained: the front a step line, budgets dashed, baselines labelled stars."""
     x, y = axes(result)
-    rows = [row for row in result.trained if None not in (value_of(row, x), value_of(row, y))]
-    points = [_point(row, x, y) for row in rows]
+    drawn = [row for row in result.trained if None not in (value_of(row, x), value_of(row, y))]
+    points = [_point(row, x, y, result) for row in most_telling(drawn, MOST_POINTS)]
     front = [point for point in points if point["front"]]
     baselines = [point for point in points if point["baseline"]]
     members = [point for point in front if not point["baseline"]]
-    others = [point for point in points if not point["front"] and not point["baseline"]]
+    others = [point for point in points if not (point["front"] or point["baseline"] or point["random"])]
+    at_random = [point for point in points if point["random"] and not point["front"]]
     place = {
         "x": alt.X("x:Q", title=_title(x), scale=_x_scale(x, points)),
         "y": alt.Y("y:Q", title=_title(y), scale=alt.Scale(zero=False, nice=True)),
@@ -55,40 +58,22 @@ def front_chart(result: SearchResult) -> Any:
     faint = alt.condition("datum.feasible", alt.value(0.8), alt.value(0.3))
     layers = [
         *_budget_lines(result, x, y, points),
-        _errors(points, x),
+        _errors(points, x, y),
         _marks(others, "circle", 45).encode(**place, color=alt.value(GREY), opacity=faint),
-        alt.Chart(_values(front))
+        _marks(at_random, "diamond", 45).encode(**place, color=alt.value(GREY), opacity=faint),
+        alt.Chart(values(front))
         .mark_line(interpolate=_step(result, x), color="#222222", strokeWidth=1.5)
         .encode(**place, order="x:Q"),
         _marks(members, "circle", 110).encode(**place, color=_main_mixer(members, token_mixers(result))),
         _marks(baselines, _STAR, 160).encode(**place, color=alt.value("#111111")),
-        alt.Chart(_values(baselines))
+        alt.Chart(values(baselines))
         .mark_text(align="left", dx=9, dy=-7, fontSize=11, font=_FONT)
         .encode(**place, text="baseline:N"),
     ]
     chart = alt.layer(*layers).properties(
         width=640, height=380, title=alt.Title(_headline(result), anchor="start", fontSize=14, limit=640)
     )
-    return _styled(chart)
-
-
-def hypervolume_chart(result: SearchResult) -> Any:
-    """Hypervolume of the front against the number of trained candidates."""
-    points = [{"n": point.n_trained, "hypervolume": point.value} for point in result.hypervolume]
-    line = (
-        alt.Chart(_values(points))
-        .mark_line(interpolate="step-after", color="#0072b2")
-        .encode(
-            x=alt.X("n:Q", title="candidates trained", axis=alt.Axis(tickMinStep=1)),
-            y=alt.Y("hypervolume:Q", title="hypervolume (1 = ideal)", scale=alt.Scale(zero=True)),
-        )
-    )
-    baseline = (
-        alt.Chart(_values([{"y": result.verdict.hypervolume_baselines}]))
-        .mark_rule(strokeDash=[4, 3], color="#111111")
-        .encode(y="y:Q")
-    )
-    return _styled(alt.layer(line, baseline).properties(width=400, height=190))
+    return styled(chart)
 
 
 def depth_chart(result: SearchResult) -> Any:
@@ -102,7 +87,7 @@ def depth_chart(result: SearchResult) -> Any:
         for mixer, count in Counter(row.strip[depth][0] for row in at).items()
     ]
     chart = (
-        alt.Chart(_values(data))
+        alt.Chart(values(data))
         .mark_bar()
         .encode(
             x=alt.X("layer:O", title="layer", axis=alt.Axis(labelAngle=0)),
@@ -116,11 +101,22 @@ def depth_chart(result: SearchResult) -> Any:
         )
         .properties(width=170, height=190)
     )
-    return _styled(chart)
+    return styled(chart)
 
 
-def _point(row: Row, x: str, y: str) -> dict[str, Any]:
-    interval = row.latency if x == "latency_ms" else None
+def most_telling(rows: list[Row], n: int) -> list[Row]:
+    """At most ``n``: the front, the baselines, then the best by rank; in the order of trials."""
+    last = len(rows) + 1
+
+    def place(row: Row) -> tuple[bool, int, int]:
+        kept = row.on_front or row.baseline is not None
+        return not kept, last if row.rank is None else row.rank, row.trial
+
+    return sorted(sorted(rows, key=place)[:n], key=lambda row: row.trial)
+
+
+def _point(row: Row, x: str, y: str, result: SearchResult) -> dict[str, Any]:
+    across, up = error_bar(row, x, result), error_bar(row, y, result)
     value = value_of(row, x)
     mixers = Counter(kind for kind, _ in row.strip if kind != "none")
     main = min(mixers, key=lambda kind: (-mixers[kind], kind)) if mixers else "none"
@@ -131,9 +127,12 @@ def _point(row: Row, x: str, y: str) -> dict[str, Any]:
     return {
         "x": value,
         "y": value_of(row, y),
-        "low": interval.low if interval else None,
-        "high": interval.high if interval else None,
+        "low": across[0] if across else None,
+        "high": across[1] if across else None,
+        "down": up[0] if up else None,
+        "up": up[1] if up else None,
         "front": row.on_front,
+        "random": row.random,
         "baseline": row.baseline,
         "feasible": row.feasible,
         "mixer": main,
@@ -151,16 +150,31 @@ def _main_mixer(members: list[dict[str, Any]], colours: dict[str, str]) -> Any:
 
 
 def _marks(points: list[dict[str, Any]], shape: str, size: int) -> Any:
-    mark = alt.Chart(_values(points)).mark_point(filled=True, shape=shape, size=size)
+    mark = alt.Chart(values(points)).mark_point(filled=True, shape=shape, size=size)
     return mark.encode(description="label:N")
 
 
-def _errors(points: list[dict[str, Any]], x: str) -> Any:
-    measured = [
-        point for point in points if point["low"] is not None and (point["front"] or point["baseline"])
-    ]
-    rule = alt.Chart(_values(measured)).mark_rule(color="#666666", strokeWidth=1)
-    return rule.encode(x=alt.X("low:Q", title=_title(x), scale=_x_scale(x, points)), x2="high:Q", y="y:Q")
+def error_bar(row: Row, quantity: str, result: SearchResult) -> tuple[float, float] | None:
+    """The quartiles of a measured latency, or 95 % of the mean over seeds of a score."""
+    if quantity == "latency_ms":
+        return None if row.latency is None else (row.latency.low, row.latency.high)
+    return interval(row, quantity, result)
+
+
+def _errors(points: list[dict[str, Any]], x: str, y: str) -> Any:
+    shown = [point for point in points if point["front"] or point["baseline"]]
+    scale = alt.X("x:Q", title=_title(x), scale=_x_scale(x, points))
+    across = (
+        alt.Chart(values([point for point in shown if point["low"] is not None]))
+        .mark_rule(color="#666666", strokeWidth=1)
+        .encode(x=alt.X("low:Q", title=_title(x), scale=_x_scale(x, points)), x2="high:Q", y="y:Q")
+    )
+    upright = (
+        alt.Chart(values([point for point in shown if point["down"] is not None]))
+        .mark_rule(color="#666666", strokeWidth=1)
+        .encode(x=scale, y=alt.Y("down:Q", title=_title(y)), y2="up:Q")
+    )
+    return alt.layer(across, upright)
 
 
 def _budget_lines(result: SearchResult, x: str, y: str, points: list[dict[str, Any]]) -> list[Any]:
@@ -169,7 +183,7 @@ def _budget_lines(result: SearchResult, x: str, y: str, points: list[dict[str, A
         if limit.quantity not in (x, y) or not points:
             continue
         axis = "x" if limit.quantity == x else "y"
-        data = _values([{axis: limit.value, "text": f"{limit.quantity} {limit.text}"}])
+        data = values([{axis: limit.value, "text": f"{limit.quantity} {limit.text}"}])
         rule = alt.Chart(data).mark_rule(strokeDash=[6, 4], color="#b22222")
         channel = alt.X("x:Q", scale=_x_scale(x, points)) if axis == "x" else alt.Y("y:Q")
         edge = {"y": alt.value(8)} if axis == "x" else {"x": alt.value(6)}
@@ -206,11 +220,13 @@ def _headline(result: SearchResult) -> str:
     return f"{result.study}: {len(result.front)} on the front of {len(result.trained)} trained"
 
 
-def _values(rows: list[dict[str, Any]]) -> Any:
+def values(rows: list[dict[str, Any]]) -> Any:
+    """Rows as the data of a chart."""
     return alt.Data(values=rows)
 
 
-def _styled(chart: Any) -> Any:
+def styled(chart: Any) -> Any:
+    """The chart in the report's type and colours."""
     return chart.configure(font=_FONT, background="white").configure_axis(
         labelFontSize=11, titleFontSize=12, gridColor="#ececec"
     )

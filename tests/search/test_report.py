@@ -5,12 +5,12 @@ from __future__ import annotations
 import html.parser
 import re
 import shutil
-import subprocess
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from browser import browser
 
 from search.front import (
     HypervolumePoint,
@@ -160,19 +160,122 @@ def test_the_png_is_the_same_chart(result: SearchResult, tmp_path: Path) -> None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "report.png"]
 
 
-@pytest.mark.chromium
-def test_the_page_works_in_a_browser(result: SearchResult, tmp_path: Path) -> None:
-    """The script runs under the page's own policy: it gives every point a tooltip."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("no system Chromium: install the package 'chromium' to run this test")
-    page = write(result, tmp_path)
-    options = ["--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-    shown = subprocess.run(
-        [chromium, *options, "--dump-dom", page.as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
+def test_a_search_of_thousands_stays_a_small_page(result: SearchResult) -> None:
+    """The table and the picture leave out who is far behind, and say so."""
+    layers = (("mamba2", "swiglu"), ("attention", "swiglu")) * 6
+    many = tuple(
+        row(10 + i, 0.1 + i / 1e5, 2.0 + i / 1e3, rank=1 + i % 40, strip=layers) for i in range(4_000)
     )
-    assert shown.stdout.count("<title>trial ") == len(result.trained)
+    page = render(replace(result, rows=(*result.rows, *many)))
+    assert len(page.encode()) < 1_500_000
+    assert "more are in trials.csv" in page
+    assert all(f'data-trial="{trial}"' in page for trial in (0, 1, 3)), "front and baselines always"
+
+
+def test_the_table_is_one_for_screen_readers(result: SearchResult) -> None:
+    page = render(result)
+    table = page[page.index('<table id="candidates">') : page.index("</table>")]
+    assert "<caption>" in table
+    assert table.count('<th scope="row">') == len(result.trained)
+    headings = re.findall(r"<th [^>]*>", table.split("</thead>")[0])
+    assert headings
+    assert all('scope="col"' in heading for heading in headings)
+    assert table.count('aria-sort="none"') == table.count("<button")
+    assert all('scope="' in cell for cell in re.findall(r"<th[ >][^>]*", page)), (
+        "every heading of every table"
+    )
+
+
+def test_the_study_s_missing_baselines_are_named(result: SearchResult) -> None:
+    page = render(result)
+    rows = re.findall(r"<tr><th scope=\"row\">([^<]+)</th><td colspan=\"3\">missing: ([^<]+)", page)
+    assert [name for name, _ in rows] == [
+        "random search",
+        "all state space",
+        "1 attention to 3 state space",
+        "1 attention to 7 state space",
+    ]
+    assert "--with-random" in rows[0][1]
+
+
+def test_every_member_of_the_front_has_a_card(result: SearchResult) -> None:
+    page = render(result)
+    assert re.findall(r'<article id="card-(\d+)"', page) == ["0", "1"]
+    assert "layer 1: mamba2 → attention+swiglu" in page
+    assert page.count('href="#card-') == 2
+
+
+def test_importances_are_not_told_from_a_handful_of_trials(result: SearchResult) -> None:
+    assert "importances need 24 trained candidates with genes, and there are 0" in render(result)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> str:
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        pytest.skip("no system Chromium: install the package 'chromium' to run this test")
+    return found
+
+
+@pytest.mark.chromium
+def test_the_page_works_in_a_browser(chromium: str, result: SearchResult, tmp_path: Path) -> None:
+    """From disk, without a request or a complaint; the script runs under the page's own policy."""
+    page = write(result, tmp_path)
+    assert page.stat().st_size < 1_500_000
+    with browser(chromium, tmp_path / "profile") as tab:
+        tab.open(page)
+        assert tab.run("document.querySelectorAll('#scatter title').length") >= len(result.trained)
+        assert tab.problems() == []
+        assert tab.requests() == [page.as_uri()]
+
+
+@pytest.mark.chromium
+def test_the_keyboard_reaches_the_table_sorts_it_and_walks_its_rows(
+    chromium: str, result: SearchResult, tmp_path: Path
+) -> None:
+    shown = "[...document.querySelectorAll('#candidates tbody tr')].map(r => Number(r.dataset.trial))"
+    with browser(chromium, tmp_path / "profile") as tab:
+        tab.open(write(result, tmp_path))
+        seen = []
+        for _ in range(40):
+            tab.press("Tab")
+            seen.append(tab.run("document.activeElement.textContent.trim().slice(0, 20)"))
+            if tab.run("document.activeElement.tagName") == "BUTTON" and seen[-1] == "latency_ms":
+                break
+        assert seen[-1] == "latency_ms", seen
+        tab.press("Enter")
+        latency = {row.trial: row.objectives["latency_ms"] for row in result.trained}
+        assert tab.run(shown) == sorted(latency, key=lambda trial: latency[trial])
+        heading = "document.activeElement.closest('th').getAttribute('aria-sort')"
+        assert tab.run(heading) == "ascending"
+        tab.press("Enter")
+        assert tab.run(shown) == sorted(latency, key=lambda trial: -latency[trial])
+        assert tab.run(heading) == "descending"
+        for _ in range(20):
+            tab.press("Tab")
+            if tab.run("document.activeElement.tagName") == "TR":
+                break
+        first = tab.run("document.activeElement.rowIndex")
+        tab.press("ArrowUp" if first > 1 else "ArrowDown")
+        assert tab.run("document.activeElement.rowIndex") == (first - 1 if first > 1 else first + 1)
+        assert tab.run("document.querySelectorAll('#candidates tr.lit').length") == 1
+        assert tab.problems() == []
+
+
+@pytest.mark.chromium
+def test_a_hostile_name_does_no_harm_in_a_browser(
+    chromium: str, result: SearchResult, tmp_path: Path
+) -> None:
+    evil = row(
+        9, 0.99, 0.5, on_front=True, rank=0, name=HOSTILE, baseline=HOSTILE, strip=((HOSTILE, HOSTILE),),
+        spec_file=f"front/{HOSTILE}.yaml",
+    )  # fmt: skip
+    hostile = replace(result, study=HOSTILE, description=HOSTILE, rows=(*result.rows, evil))
+    with browser(chromium, tmp_path / "profile") as tab:
+        tab.open(write(hostile, tmp_path))
+        assert tab.run("document.title").startswith(HOSTILE)
+        assert tab.run("document.images.length + document.scripts.length") == 1
+        assert tab.run("document.querySelectorAll('article').length") == 3
+        assert not any(event["method"] == "Page.javascriptDialogOpening" for event in tab.events)
+        assert tab.problems() == []
+        assert len(tab.requests()) == 1
