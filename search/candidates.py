@@ -28,6 +28,7 @@ from search.genome import Gene, Genes, Genome
 from search.layers import layer_pairs, without_empty_layers
 from search.ledger import EvidenceKey
 from search.load import LoadedStudy
+from search.measuring import asked_figures, phases_of
 from search.solve import FINAL
 from search.tasks.contract import Task, TaskConfig
 
@@ -101,22 +102,29 @@ class SpecEvaluator:
         ]
 
     def measurement(self, candidate: Candidate, *, final: bool) -> Need | None:
-        """Latency on the target, where the study asks for it; causality is tested on the way."""
-        if not self._is_measured:
+        """What the study asks of the target, if anything; causality is tested on the way."""
+        if not self._figures:
             return None
         target = self._target
+        others = [name for name in self._figures if name != "latency_ms"]
         key = EvidenceKey(
             "measurement",
             candidate.hash,
-            digest(target),
+            digest(target | {"figures": self._figures} if others else target),
             _TIER,
             FINAL if final else "first",
             0,
             self._versions,
         )
         effort = {"min_runs": 60, "min_seconds": 1.0} if final else {"min_runs": 30, "min_seconds": 0.4}
-        payload = {**candidate.payload, "target": target, "effort": effort, "seed": self._study.seed}
-        return Need(key, Job("measure", "latency", payload, _MEASURING_S, self._place.memory))
+        payload = {
+            **candidate.payload,
+            "target": target,
+            "figures": self._figures,
+            "effort": effort,
+            "seed": self._study.seed,
+        }
+        return Need(key, Job("measure", ", ".join(self._figures), payload, _MEASURING_S, self._place.memory))
 
     def final(self, candidate: Candidate) -> list[Need]:
         """The sealed test, and causality once more with the trained weights."""
@@ -161,7 +169,7 @@ class SpecEvaluator:
             "recipe": "another recipe",
             "seeds": "another seed, or another number of seeds",
         }
-        if self._is_measured:
+        if self._figures:
             values["target"] = digest(self._target)
             explain["target"] = "another target, or on another device"
         return Identity(values, explain)
@@ -214,6 +222,9 @@ class SpecEvaluator:
             )
         except SpecError as error:
             raise Unfit("invalid", _reason(error), hash=found) from error
+        asked = {target.phase, *phases_of(self._figures, target.phase)}
+        if lacking := sorted(phase for phase in asked if profile.flops[phase] is None):
+            raise Unfit("misfit", f"it has no phase {lacking[0]}", hash=found)
         flops, needed = profile.flops[target.phase], profile.flops_needed[target.phase]
         assert flops is not None
         assert needed is not None
@@ -239,7 +250,7 @@ class SpecEvaluator:
             "seed": seed,
             "device": self._place.device,
             "directory": str(self._place.weights / candidate.hash[:12] / f"{label}-seed{seed}"),
-            "gate": not self._is_measured,
+            "gate": not self._figures,
         }
         what = label if len(self._training_seeds) == 1 else f"{label}, seed {seed}"
         job = Job("train", what, payload, self._study.limits.training_s, self._place.memory)
@@ -259,8 +270,9 @@ class SpecEvaluator:
         return self._loaded.space.source.tree.get("causal") is not False
 
     @cached_property
-    def _is_measured(self) -> bool:
-        return "latency_ms" in {*self._study.objectives, *self._study.budgets}
+    def _figures(self) -> tuple[str, ...]:
+        """The measured quantities that the study asks for."""
+        return asked_figures(self._study)
 
     @cached_property
     def _target(self) -> dict[str, Any]:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from archspec.errors import SpecError
+from archspec.quantities import find_quantity
 from archspec.study import Study
 from search.dispatch import Dispatcher, OutOfTime
-from search.evaluate import Candidate, Evaluator, Need
+from search.evaluate import Candidate, Evaluator, Locate, Need
 from search.executors import Executor
+from search.figures import measured, measurement_of
 from search.folder import open_folder
 from search.front import SearchResult
-from search.gates import Locate, Survey, counts, survey
+from search.gates import Survey, counts, over_limit, survey
 from search.ledger import Asked, Ledger, Trial
 from search.mirror import mirror
 from search.output import write_result
@@ -124,6 +126,7 @@ class _Run:
     def trials(self) -> str:
         """Round after round; returns why it stopped."""
         try:
+            self._measure_more()
             while True:
                 pending = self._ledger.pending()
                 if pending:
@@ -132,6 +135,24 @@ class _Run:
                     return stopped
         except OutOfTime:
             return "time limit"
+
+    def _measure_more(self) -> None:
+        """Finished candidates of which the study now asks a figure that nobody asked for before."""
+        asked = {*self._study.objectives, *self._study.budgets}
+        wanted = {name for name in asked if find_quantity(name).basis == "measured"}
+        lacking = {
+            number: self._measurement(self.candidate(number))
+            for number, trial in self._finished.items()
+            if trial.status == "done" and not wanted <= measured(measurement_of(trial.document)).keys()
+        }
+
+        def after(number: int, failure: str) -> None:
+            trial = self._finished[number]
+            document = {**trial.document, **self._evidence(self.candidate(number))}
+            self._finished[number] = replace(trial, document=document)
+            self.rounds.hear([self._finished[number]])
+
+        self._dispatcher(self._deadline).run(lacking, at_once=1, settle=after)
 
     def _ask(self) -> str | None:
         """Put a fresh round into the ledger, or say why there is none."""
@@ -152,25 +173,25 @@ class _Run:
         return "no candidate is left that is new and within the budgets" if is_over else None
 
     def _evaluate(self, pending: Sequence[Asked]) -> None:
-        """Measure all of them, turn away what is too slow, train the rest."""
+        """Measure all of them, turn away what breaks a measured budget, train the rest."""
         by_number = {asked.number: asked for asked in pending}
         candidates = {number: candidate_of(asked) for number, asked in by_number.items()}
-        measured: list[int] = []
+        fit: list[int] = []
 
         def after_measuring(number: int, failure: str) -> None:
             if failure:
                 self._close(by_number[number], "failed", failure)
-            elif (why := self._too_slow(candidates[number])) is not None:
-                self._close(by_number[number], "refused", why)
+            elif (why := self._over_limit(candidates[number])) is not None:
+                self._close(by_number[number], "refused", why[1], code=why[0])
             else:
-                measured.append(number)
+                fit.append(number)
 
         def after_training(number: int, failure: str) -> None:
             self._close(by_number[number], "failed" if failure else "done", failure)
 
         first = {number: self._measurement(candidate) for number, candidate in candidates.items()}
         self._dispatcher(self._deadline).run(first, at_once=1, settle=after_measuring)
-        rest = {number: self._evaluator.training(candidates[number]) for number in sorted(measured)}
+        rest = {number: self._evaluator.training(candidates[number]) for number in sorted(fit)}
         at_once = self._executor.n_workers
         self._dispatcher(self._deadline).run(rest, at_once=at_once, settle=after_training)
 
@@ -199,23 +220,21 @@ class _Run:
         need = self._evaluator.measurement(candidate, final=final)
         return [] if need is None else [need]
 
-    def _too_slow(self, candidate: Candidate) -> str | None:
-        """Why the measured latency disqualifies a candidate; a baseline may be slow."""
-        budget = self._study.budgets.get("latency_ms")
+    def _over_limit(self, candidate: Candidate) -> tuple[str, str] | None:
+        """The first measured budget that a candidate breaks, and all in words; a baseline may break any."""
         need = self._evaluator.measurement(candidate, final=False)
-        if budget is None or need is None or candidate.baseline is not None:
+        if need is None or candidate.baseline is not None:
             return None
-        found = self._ledger.evidence(need.key)
-        assert found is not None
-        ms = found["median_ms"]
-        return None if budget.allows(ms) else f"latency_ms {ms:.3g} ms (measured) is not {budget.text}"
+        result = self._ledger.evidence(need.key)
+        assert result is not None
+        return over_limit(self._study.budgets, {n: f.value for n, f in measured(result).items()})
 
-    def _close(self, asked: Asked, status: str, reason: str) -> None:
+    def _close(self, asked: Asked, status: str, reason: str, *, code: str = "") -> None:
         """A candidate is through: one row with all that is known of it."""
         candidate = candidate_of(asked)
         document = {**asked.document, **self._evidence(candidate), "reason": reason}
         if status == "refused":
-            document |= {"code": "latency_ms", "budgets": self.rounds.key}
+            document |= {"code": code, "budgets": self.rounds.key}
         trial = Trial(asked.number, asked.spec, status, document)
         self._ledger.add_trial(trial, study=self.rounds.key)
         self._note(trial)
@@ -236,7 +255,7 @@ class _Run:
                 found["metrics"][label] = {n: statistics.fmean(r["metrics"][n] for r in ok) for n in names}
         for need in self._measurement(candidate):
             if (result := self._ledger.evidence(need.key)) is not None:
-                found["latency"] = result
+                found["measurement"] = result
         return found
 
     def _dispatcher(self, deadline: float | None) -> Dispatcher:

@@ -4,21 +4,25 @@
 its own is another evaluator. A job's result is a JSON document of one of three forms:
 
 - training: ``{"status": "done" | "diverged" | ..., "score", "loss", "metrics": {name: number}, "seconds",
-"reason"}`` - measurement: ``{"median_ms", "low_ms", "high_ms", "n", "tier"}`` - final check: ``{"score",
+"reason"}`` - measurement: ``{"figures": {quantity: {"value", "low", "high", "n"}}, "tier"}``, or of a
+latency alone ``{"median_ms", "low_ms", "high_ms", "n", "tier"}`` - final check: ``{"score",
 "metrics", "causality": "passed" | "failed" | "untested", "reason"}``
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from archspec.errors import SpecError
 from archspec.quantities import Budget, show
 from search.executors import Job
 from search.front import TaskInfo, TextBaseline
 from search.genome import Genes, Genome
 from search.ledger import EvidenceKey
+
+Locate = Callable[[tuple[str | int, ...], str, str | None], SpecError]  # place in the study, message, hint
 
 
 @dataclass(frozen=True)

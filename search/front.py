@@ -109,7 +109,9 @@ class Row:
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # validation, by label
     test_scores: Mapping[str, float] = field(default_factory=dict)  # sealed test; front and baselines only
     test_metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    latency: Interval | None = None
+    measured: Mapping[str, Interval] = field(
+        default_factory=dict
+    )  # by quantity: latency_ms, peak_memory, ...
     feasible: bool = False  # done, and within every budget
     violations: tuple[str, ...] = ()  # "latency_ms 7.31 is not <= 6"
     rank: int | None = None  # non-dominated rank among the feasible; 0 is the front
@@ -120,6 +122,11 @@ class Row:
     causality: Literal["passed", "failed", "untested"] = (
         "untested"  # perturbation gate on the trained weights
     )
+
+    @property
+    def latency(self) -> Interval | None:
+        """The measured latency in the target's phase."""
+        return self.measured.get("latency_ms")
 
     @property
     def short(self) -> str:

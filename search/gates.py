@@ -12,10 +12,9 @@ from typing import Any
 
 from archspec.errors import SpecError
 from archspec.quantities import Budget, find_quantity, show
-from search.evaluate import Candidate, Evaluator, Unfit, violations
+from search.evaluate import Candidate, Evaluator, Locate, Unfit, violations
 from search.genome import Genes
 
-Locate = Callable[[tuple[str | int, ...], str, str | None], SpecError]
 _N_ENUMERATED = 1_000
 _N_SAMPLED = 256
 _N_DESCENTS = 4
@@ -41,6 +40,15 @@ def refusal(candidate: Candidate, budgets: Mapping[str, Budget]) -> tuple[str, s
     """The first closed-form budget that ``candidate`` breaks, and all in words; None if it may run."""
     broken = [name for name, value in candidate.costs.items() if _broken(budgets, name, value)]
     return (broken[0], "; ".join(violations(budgets, candidate.costs))) if broken else None
+
+
+def over_limit(budgets: Mapping[str, Budget], figures: Mapping[str, float]) -> tuple[str, str] | None:
+    """The first budget that measured ``figures`` break, and all in words; None if they keep every one."""
+    broken = [name for name in figures if _broken(budgets, name, figures[name])]
+    if not broken:
+        return None
+    known = {name: budget for name, budget in budgets.items() if name in figures}
+    return broken[0], "; ".join(f"measured {text}" for text in violations(known, figures))
 
 
 def survey(evaluator: Evaluator, budgets: Mapping[str, Budget], *, seed: int, locate: Locate) -> Survey:

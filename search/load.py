@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
+import torch
+
 from archspec.errors import SpecError, did_you_mean, shown
 from archspec.source import Source, load_source
 from archspec.space import Space
@@ -18,6 +20,7 @@ from archspec.spec import ModelSpec
 from archspec.study import Study, StudyKinds
 from archspec.validate import validate
 from search import proposers
+from search.measuring import check_reported
 from search.recipe import Recipe
 from search.tasks import Tasks, load_tasks
 from search.tasks.contract import TaskConfig
@@ -69,6 +72,8 @@ def load_study(
         name: _baseline(source, space, zoo, name, written) for name, written in checked.baselines.items()
     }
     loaded = LoadedStudy(checked, source, space, zoo, tasks, plugins, baselines)
+    if checked.target.device == "cpu":  # other devices are asked when the study is run
+        check_reported(checked, torch.device("cpu"), loaded.error)
     _check_space(loaded)
     _check_baselines(loaded)
     return loaded

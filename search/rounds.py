@@ -63,7 +63,7 @@ class Rounds:
         problem = Problem(evaluator.genome, study.objectives, self._screen)
         self._proposer = proposer_class(study.proposer)(problem)
         self._fallback = proposer_class("random")(problem)
-        self.key = _digest(sorted((name, b.op, b.value) for name, b in study.budgets.items()))
+        self.key = _digest(sorted((name, *budget.key) for name, budget in study.budgets.items()))
         self._past: dict[int, tuple[str, Past]] = {}  # by trial: its hash, and what a proposer sees
         self._spellings: set[tuple[Any, ...]] = set()  # genes that need no second look
         self._known: dict[str, int] = {}  # hash -> the trial that evaluated it
@@ -176,6 +176,8 @@ class Rounds:
         if trial.status != "done":
             return Past(genes, "failed" if trial.status == "failed" else "refused")
         found = figures(trial.document, self._weights, self._study.aggregate)
+        if not {*self._study.objectives, *self._study.budgets} <= found.keys():
+            return Past(genes, "failed")  # it ran before the study asked for this figure
         values = tuple(found[name] for name in self._study.objectives)
         return Past(genes, "done", values, constraints(self._study.budgets, found))
 

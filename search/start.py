@@ -21,6 +21,7 @@ from search.executors.local import LocalExecutor, worker_argv
 from search.front import SearchResult
 from search.gates import survey
 from search.load import LoadedStudy, load_study
+from search.measuring import check_reported
 
 _MOST_WORKERS = 8
 
@@ -100,6 +101,7 @@ def changed(study: Study, **given: Any) -> Study:
 
 def make_evaluator(loaded: LoadedStudy, study: Study, out: Path, *, n_workers: int) -> SpecEvaluator:
     """The evaluator of ``study``, which may differ from ``loaded.study`` in what the caller has changed."""
+    check_reported(study, resolve_device(study.target.device), loaded.error)
     limit = study.limits.memory
     memory = parse_memory(limit, total=psutil.virtual_memory().total)
     place = Place(

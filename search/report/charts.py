@@ -120,7 +120,7 @@ def depth_chart(result: SearchResult) -> Any:
 
 
 def _point(row: Row, x: str, y: str) -> dict[str, Any]:
-    interval = row.latency if x == "latency_ms" else None
+    interval = row.measured.get(x)
     value = value_of(row, x)
     mixers = Counter(kind for kind, _ in row.strip if kind != "none")
     main = min(mixers, key=lambda kind: (-mixers[kind], kind)) if mixers else "none"

@@ -99,8 +99,8 @@ def _objective(row: Row, quantity: str) -> str:
     if quantity not in row.objectives:
         return "—"
     text = show(quantity, row.objectives[quantity])
-    if quantity == "latency_ms" and row.latency is not None:
-        text += f" [{row.latency.low:.3g}, {row.latency.high:.3g}]"
+    if (found := row.measured.get(quantity)) is not None:
+        text += f" [{show(quantity, found.low)}, {show(quantity, found.high)}]"
     return text
 
 

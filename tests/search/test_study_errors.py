@@ -120,13 +120,19 @@ def test_a_good_study_is_loaded_with_its_space_and_baselines(tmp_path: Path) -> 
         ("{token_mixer: attention}", "{token_mixr: attention}", 12, "baselines", "the space has no gene"),
         ("{token_mixer: attention}", "{token_mixer: hydra}", 12, "baselines", "'hydra' is no value of"),
         ("{token_mixer: attention}", "nowhere.yaml", 12, "baselines", "no such file"),
+        ("latency_ms: minimize", "energy_j: minimize", 5, "objectives", "the device cpu reports no energy"),
+        ("params:", "peak_memory:", 6, "budgets", "inference_peak and train_peak are closed forms"),
     ],
 )
 def test_what_a_study_names_must_be_there_and_fit(
     old: str, new: str, line: int, path: str, message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(SpecError) as caught:
-        load_study(write(tmp_path, study=changed(old, new)))
+        load_study(
+            write(
+                tmp_path, study=changed(old, new).replace('peak_memory: "<= 20k"', 'peak_memory: "<= 2 GiB"')
+            )
+        )
     (problem,) = caught.value.problems
     assert message in problem.message
     assert problem.line == line
