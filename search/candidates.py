@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import metadata
@@ -16,6 +16,7 @@ import torch
 from archspec import ModelSpec, SpecError
 from archspec.dump import dump_spec
 from archspec.identity import spec_hash
+from archspec.quantities import Budget
 from archspec.source import parse_source
 from compiler import build_graph, resolve
 from compiler.device.info import device_info, resolve_device
@@ -29,7 +30,9 @@ from search.layers import layer_pairs, without_empty_layers
 from search.ledger import EvidenceKey
 from search.load import LoadedStudy
 from search.measuring import asked_figures, phases_of
+from search.proof import Proof
 from search.solve import FINAL
+from search.space_proof import prove
 from search.tasks.contract import Task, TaskConfig
 
 _TIER = "eager"
@@ -65,6 +68,10 @@ class SpecEvaluator:
     def enumerate(self) -> Iterator[dict[str, Any]]:
         """Every filling."""
         return self._loaded.space.enumerate()
+
+    def prove(self, budgets: Mapping[str, Budget]) -> Proof:
+        """What bounds of the closed form rule out."""
+        return prove(self._loaded.space, self._study.target, budgets, zoo=self._loaded.zoo)
 
     def candidate(self, genes: Genes) -> Candidate:
         """Fill, check and cost; what was asked before is remembered."""
@@ -201,7 +208,7 @@ class SpecEvaluator:
             spec = self._loaded.space.spec(genes, self._loaded.zoo.components)
         except SpecError as error:
             raise Unfit("invalid", _reason(error)) from error
-        return self._of_spec(spec, genes)
+        return replace(self._of_spec(spec, genes), active=self._loaded.space.active(genes))
 
     def _of_spec(self, spec: ModelSpec, genes: Genes) -> Candidate:
         found = spec_hash(spec)

@@ -18,7 +18,7 @@ from search.executors import Executor
 from search.figures import measured, measurement_of
 from search.folder import open_folder
 from search.front import SearchResult
-from search.gates import Survey, counts, over_limit, survey
+from search.gates import Survey, counts, opening, over_limit, survey
 from search.ledger import Asked, Ledger, Trial
 from search.mirror import mirror
 from search.output import write_result
@@ -65,7 +65,7 @@ def search(
     """
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     seen = survey(evaluator, study.budgets, seed=study.seed, locate=locate or _without_place)
-    listen(Event("surveyed", f"{seen.n_distinct} candidates seen, {seen.n_feasible} within the budgets"))
+    listen(Event("surveyed", "\n".join(opening(seen))))
     with open_folder(out) as ledger:
         identity = evaluator.identity()
         ledger.bind(identity.values, explain=identity.explain)
@@ -74,7 +74,7 @@ def search(
         ledger.add_run(_start(study, evaluator, seen, origin or {}))
         executor = make_executor(out)
         try:
-            run = _Run(study, evaluator, ledger, executor, deadline, listen)
+            run = _Run(study, evaluator, seen, ledger, executor, deadline, listen)
             stopped = run.trials()
             run.finals()
         finally:
@@ -99,6 +99,7 @@ class _Run:
         self,
         study: Study,
         evaluator: Evaluator,
+        seen: Survey,
         ledger: Ledger,
         executor: Executor,
         deadline: float | None,
@@ -107,7 +108,7 @@ class _Run:
         self._study, self._evaluator, self._ledger, self._listen = study, evaluator, ledger, listen
         self._executor, self._deadline = executor, deadline
         self._finished = {trial.number: trial for trial in ledger.trials()}
-        self.rounds = Rounds(study, evaluator)
+        self.rounds = Rounds(study, evaluator, never=seen.never)
         self.rounds.hear(self._finished.values())
         if self._finished:
             self._tell("resumed", f"{self.n_trained} candidates are trained already")

@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import random
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from archspec.errors import SpecError
@@ -22,6 +22,7 @@ from search.gates import refusal
 from search.genome import Genes
 from search.ledger import Asked, Trial
 from search.mirror import constraints
+from search.proof import NeverOption, pruned
 from search.proposers import Past, Problem, Screened, proposer_class
 
 _N_ATTEMPTS = 40  # calls of the proposer in one round,
@@ -56,11 +57,13 @@ class Round:
 class Rounds:
     """Proposes for ``study``; ``hear`` tells it what the ledger holds, in order."""
 
-    def __init__(self, study: Study, evaluator: Evaluator):
+    def __init__(self, study: Study, evaluator: Evaluator, *, never: Iterable[NeverOption] = ()):
+        """No proposer is shown the options in ``never``."""
         self._study = study
         self._evaluator = evaluator
+        self._genome = pruned(evaluator.genome, never)
         self._weights = {task.label: task.weight for task in evaluator.tasks}
-        problem = Problem(evaluator.genome, study.objectives, self._screen)
+        problem = Problem(self._genome, study.objectives, self._screen)
         self._proposer = proposer_class(study.proposer)(problem)
         self._fallback = proposer_class("random")(problem)
         self.key = _digest(sorted((name, *budget.key) for name, budget in study.budgets.items()))
@@ -124,14 +127,29 @@ class Rounds:
         pasts = [past for _, _, past in self.history()]
         refused = [Past(t.document["genes"], "refused") for t in out.settled if t.status == "refused"]
         pending = [Past(a.document["genes"], "pending") for a in out.asked if a.document["genes"]]
-        for genes in proposer.propose([*pasts, *refused, *pending], k=2 * lacking, seed=seed):
+        opened = [open_ for past in (*pasts, *refused, *pending) if (open_ := self._opened(past)) is not None]
+        for genes in proposer.propose(opened, k=2 * lacking, seed=seed):
             yield proposer.kind, genes
 
     def _everything(self, round_: int) -> Iterator[tuple[str, Genes]]:
         fillings = list(self._evaluator.enumerate())
         random.Random(f"{self._study.seed} {round_}").shuffle(fillings)  # noqa: S311
         for genes in fillings:
-            yield "enumeration", genes
+            if self._opened(Past(genes, "pending")) is not None:
+                yield "enumeration", genes
+
+    def _opened(self, past: Past) -> Past | None:
+        """``past`` in genes that a proposer may be shown; None if it took an option that can never fit."""
+        closed = [gene for gene in self._genome.genes if not gene.holds(past.genes[gene.name])]
+        if not closed:
+            return past
+        try:
+            active = self._evaluator.candidate(past.genes).active
+        except Unfit:
+            return None
+        if active is None or any(gene.name in active for gene in closed):
+            return None
+        return replace(past, genes={**past.genes, **{gene.name: gene.first for gene in closed}})
 
     def _take(self, proposals: Iterable[tuple[str, Genes]], k: int, out: Round) -> None:
         for proposer, genes in proposals:
