@@ -153,6 +153,15 @@ class Limits(Closed):
         return value
 
 
+class WarmStart(Closed):
+    """What is tried before anything is proposed, within the budgets."""
+
+    specs: Annotated[tuple[str, ...], Field(max_length=100)] = Field(
+        (), description="paths of specs; where the space holds one, proposers learn from it"
+    )
+    ledgers: bool = Field(True, description="candidates that the searches in 'reuse' have finished")
+
+
 class Study(Closed):
     """A whole study. Paths in it are relative to its file."""
 
@@ -190,6 +199,10 @@ class Study(Closed):
         default_factory=dict,
         description="trained alike and marked: a spec's path, or genes (the others take their first value)",
     )
+    reuse: Annotated[tuple[str, ...], Field(max_length=100)] = Field(
+        (), description="result folders of earlier searches, whose results with equal keys are taken over"
+    )
+    warm_start: WarmStart = WarmStart()
     limits: Limits = Limits()
 
     @property

@@ -26,6 +26,7 @@ from search.executors import Job
 from search.fingerprint import code_fingerprint, digest
 from search.front import TaskInfo, TextBaseline
 from search.genome import Gene, Genes, Genome
+from search.inversion import genes_of
 from search.layers import layer_pairs, without_empty_layers
 from search.ledger import EvidenceKey
 from search.load import LoadedStudy
@@ -98,6 +99,17 @@ class SpecEvaluator:
             except Unfit as unfit:
                 raise self._loaded.error(("baselines", name), unfit.reason) from unfit
             found.append(replace(candidate, baseline=name))
+        return found
+
+    def warm(self) -> list[Candidate]:
+        """The specs of ``warm_start``, with their genes where those are found in the space."""
+        found = []
+        for i, spec in enumerate(self._loaded.warm):
+            genes = genes_of(spec, self._loaded.space, self._loaded.zoo.components)
+            try:
+                found.append(self._of_spec(spec, {}) if genes is None else self.candidate(genes))
+            except Unfit as unfit:
+                raise self._loaded.error(("warm_start", "specs", i), unfit.reason) from unfit
         return found
 
     def training(self, candidate: Candidate) -> list[Need]:

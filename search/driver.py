@@ -13,7 +13,7 @@ from archspec.errors import SpecError
 from archspec.quantities import find_quantity
 from archspec.study import Study
 from search.dispatch import Dispatcher, OutOfTime
-from search.evaluate import Candidate, Evaluator, Locate, Need
+from search.evaluate import Candidate, Evaluator, Locate, Need, WarmStarted
 from search.executors import Executor
 from search.figures import measured, measurement_of
 from search.folder import open_folder
@@ -22,7 +22,8 @@ from search.gates import Survey, counts, opening, over_limit, survey
 from search.ledger import Asked, Ledger, Trial
 from search.mirror import mirror
 from search.output import write_result
-from search.rounds import Rounds, candidate_of
+from search.reuse import Earlier, is_reused, needs_of, with_weights
+from search.rounds import Round, Rounds, candidate_of
 from search.solve import solve
 
 
@@ -56,17 +57,19 @@ def search(
     listen: Listener = ignore,
     locate: Locate | None = None,
     origin: Mapping[str, Any] | None = None,
+    reuse: Sequence[Path] = (),
 ) -> SearchResult:
     """Run ``study`` in the folder ``out``, or go on with it there; what is finished is never done again.
 
     ``make_executor`` gets the folder for its logs. ``timeout_s`` bounds the trials; the final checks of the
     front come after them. ``locate`` gives errors a place in the study's file; ``origin`` goes into the
-    provenance. A ``KeyboardInterrupt`` stops everything at once and leaves a folder to go on with.
+    provenance; ``reuse`` are folders of earlier searches, which answer what they know. A
+    ``KeyboardInterrupt`` stops everything at once and leaves a folder to go on with.
     """
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     seen = survey(evaluator, study.budgets, seed=study.seed, locate=locate or _without_place)
     listen(Event("surveyed", "\n".join(opening(seen))))
-    with open_folder(out) as ledger:
+    with Earlier(reuse, own=out) as earlier, open_folder(out) as ledger:
         identity = evaluator.identity()
         ledger.bind(identity.values, explain=identity.explain)
         if (warning := _other_code(ledger, evaluator)) is not None:
@@ -74,7 +77,7 @@ def search(
         ledger.add_run(_start(study, evaluator, seen, origin or {}))
         executor = make_executor(out)
         try:
-            run = _Run(study, evaluator, seen, ledger, executor, deadline, listen)
+            run = _Run(study, evaluator, seen, ledger, earlier, executor, deadline, listen)
             stopped = run.trials()
             run.finals()
         finally:
@@ -101,12 +104,14 @@ class _Run:
         evaluator: Evaluator,
         seen: Survey,
         ledger: Ledger,
+        earlier: Earlier,
         executor: Executor,
         deadline: float | None,
         listen: Listener,
     ):
         self._study, self._evaluator, self._ledger, self._listen = study, evaluator, ledger, listen
         self._executor, self._deadline = executor, deadline
+        self._earlier, self._is_warm = earlier, False
         self._finished = {trial.number: trial for trial in ledger.trials()}
         self.rounds = Rounds(study, evaluator, never=seen.never)
         self.rounds.hear(self._finished.values())
@@ -115,9 +120,9 @@ class _Run:
 
     @property
     def n_trained(self) -> int:
-        """Candidates that cost a training, baselines not counted."""
-        trained = (t for t in self._finished.values() if t.status in ("done", "failed"))
-        return sum(trial.document.get("baseline") is None for trial in trained)
+        """Candidates that cost a training here, baselines not counted."""
+        trained = (t.document for t in self._finished.values() if t.status in ("done", "failed"))
+        return sum(d.get("baseline") is None and not d.get("reused") for d in trained)
 
     def candidate(self, number: int) -> Candidate:
         """The candidate of a finished trial."""
@@ -162,7 +167,11 @@ class _Run:
         fresh = self.rounds.baselines(names, round_=number, number=first)
         lacking = self._study.trials - self.n_trained
         if lacking > 0:
-            self.rounds.extend(fresh, min(self._study.batch, lacking))
+            if not self._is_warm:
+                self._warm(fresh)
+            n_fresh = min(self._study.batch, lacking) - sum(a.baseline is None for a in fresh.asked)
+            if n_fresh > 0:
+                self.rounds.extend(fresh, n_fresh)
         elif not fresh.asked and not fresh.settled:
             return f"{self.n_trained} candidates trained"
         self._ledger.add_round(fresh.asked, fresh.settled, study=self.rounds.key)
@@ -173,11 +182,21 @@ class _Run:
         is_over = lacking > 0 and not fresh.asked
         return "no candidate is left that is new and within the budgets" if is_over else None
 
+    def _warm(self, fresh: Round) -> None:
+        """Before anything is proposed: what the study and earlier searches hold."""
+        self._is_warm = True
+        if isinstance(self._evaluator, WarmStarted):
+            self.rounds.warm(fresh, self._evaluator.warm(), proposer="warm start")
+        if self._study.warm_start.ledgers:
+            self.rounds.warm(fresh, self._earlier.known(self._evaluator), proposer="earlier search")
+
     def _evaluate(self, pending: Sequence[Asked]) -> None:
         """Measure all of them, turn away what breaks a measured budget, train the rest."""
         by_number = {asked.number: asked for asked in pending}
         candidates = {number: candidate_of(asked) for number, asked in by_number.items()}
         fit: list[int] = []
+        for candidate in candidates.values():
+            self._earlier.take_over(self._ledger, needs_of(self._evaluator, candidate))
 
         def after_measuring(number: int, failure: str) -> None:
             if failure:
@@ -209,8 +228,16 @@ class _Run:
             self._tell("finals", f"measuring and testing {len(fresh)} specs of the front and the baselines")
             chosen = {number: self.candidate(number) for number in fresh}
             measure = {number: self._measurement(c, final=True) for number, c in chosen.items()}
-            check = {number: self._evaluator.final(c) for number, c in chosen.items()}
+            check: dict[int, list[Need]] = {}
+            again: dict[int, list[Need]] = {}
+            for number, candidate in chosen.items():
+                checks = self._evaluator.final(candidate)
+                self._earlier.take_over(self._ledger, checks)
+                lacking = [need for need in checks if self._ledger.evidence(need.key) is None]
+                trainings = self._evaluator.training(candidate)
+                check[number], again[number] = with_weights(self._ledger, lacking, trainings)
             self._dispatcher(None).run(measure, at_once=1, settle=self._after_final)
+            self._dispatcher(None).run(again, at_once=self._executor.n_workers, settle=self._after_final)
             self._dispatcher(None).run(check, at_once=self._executor.n_workers, settle=self._after_final)
 
     def _after_final(self, number: int, failure: str) -> None:
@@ -234,6 +261,8 @@ class _Run:
         """A candidate is through: one row with all that is known of it."""
         candidate = candidate_of(asked)
         document = {**asked.document, **self._evidence(candidate), "reason": reason}
+        if is_reused(self._ledger, self._evaluator.training(candidate)):
+            document |= {"reused": True}
         if status == "refused":
             document |= {"code": code, "budgets": self.rounds.key}
         trial = Trial(asked.number, asked.spec, status, document)

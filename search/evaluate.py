@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from archspec.errors import SpecError
 from archspec.quantities import Budget, show
@@ -103,6 +103,14 @@ class Evaluator(Protocol):
 
     def provenance(self) -> dict[str, Any]:
         """Versions, device, data: JSON."""
+
+
+@runtime_checkable
+class WarmStarted(Protocol):
+    """An evaluator that knows candidates to try first."""
+
+    def warm(self) -> list[Candidate]:
+        """Them, in order; without genes where the space does not hold one."""
 
 
 def violations(budgets: Mapping[str, Budget], quantities: Mapping[str, float]) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from archspec.spec import ModelSpec
 from archspec.study import Study, StudyKinds
 from archspec.validate import validate
 from search import proposers
+from search.ledger import FILE_NAME
 from search.measuring import check_reported
 from search.recipe import Recipe
 from search.tasks import Tasks, load_tasks
@@ -40,6 +41,7 @@ class LoadedStudy:
     tasks: Tasks
     plugins: tuple[str, ...]
     baselines: Mapping[str, ModelSpec | dict[str, Any]]  # a spec, or all genes of one
+    warm: tuple[ModelSpec, ...] = ()  # tried before anything is proposed
 
     @cached_property
     def task_configs(self) -> tuple[TaskConfig, ...]:
@@ -51,6 +53,12 @@ class LoadedStudy:
     def recipe(self) -> Recipe:
         """How candidates are trained."""
         return cast(Recipe, self.study.recipe)
+
+    @property
+    def reuse(self) -> tuple[Path, ...]:
+        """Result folders of earlier searches, from the study's folder."""
+        folder = Path(self.source.file).parent
+        return tuple(Path(os.path.normpath(folder / name)) for name in self.study.reuse)
 
     def error(self, path: tuple[str | int, ...], message: str, hint: str | None = None) -> SpecError:
         """An error with its place in the study's file."""
@@ -71,7 +79,12 @@ def load_study(
     baselines = {
         name: _baseline(source, space, zoo, name, written) for name, written in checked.baselines.items()
     }
-    loaded = LoadedStudy(checked, source, space, zoo, tasks, plugins, baselines)
+    warm = tuple(
+        _read_spec(source, ("warm_start", "specs", i), zoo, name)
+        for i, name in enumerate(checked.warm_start.specs)
+    )
+    loaded = LoadedStudy(checked, source, space, zoo, tasks, plugins, baselines, warm)
+    _check_reuse(loaded)
     if checked.target.device == "cpu":  # other devices are asked when the study is run
         check_reported(checked, torch.device("cpu"), loaded.error)
     _check_space(loaded)
@@ -94,8 +107,7 @@ def _baseline(
 ) -> ModelSpec | dict[str, Any]:
     path = ("baselines", name)
     if isinstance(written, str):
-        base = load_source(_beside(source, path, written))
-        return validate(ModelSpec, base, zoo.components).read_from(base)
+        return _read_spec(source, path, zoo, written)
     genes = {hole.gene: hole.options[0] if hole.options else hole.low for hole in space.holes}
     for word, value in written.items():
         meant = [gene for gene in genes if gene == word] or [g for g in genes if g.endswith(f".{word}")]
@@ -109,6 +121,19 @@ def _baseline(
             )
         genes |= dict.fromkeys(takers, value)
     return genes
+
+
+def _read_spec(source: Source, path: tuple[str | int, ...], zoo: Zoo, written: str) -> ModelSpec:
+    base = load_source(_beside(source, path, written))
+    return validate(ModelSpec, base, zoo.components).read_from(base)
+
+
+def _check_reuse(loaded: LoadedStudy) -> None:
+    """Every folder that is to be reused must hold a search."""
+    for i, folder in enumerate(loaded.reuse):
+        if not (folder / FILE_NAME).is_file():
+            message = f"{shown(loaded.study.reuse[i])} holds no search (there is no {FILE_NAME})"
+            raise loaded.error(("reuse", i), message, f"looked for {folder / FILE_NAME}")
 
 
 def _gene_hint(word: str, genes: Mapping[str, Any]) -> str | None:

@@ -69,6 +69,7 @@ class Rounds:
         self.key = _digest(sorted((name, *budget.key) for name, budget in study.budgets.items()))
         self._past: dict[int, tuple[str, Past]] = {}  # by trial: its hash, and what a proposer sees
         self._spellings: set[tuple[Any, ...]] = set()  # genes that need no second look
+        self._refused: set[str] = set()  # hashes, under these budgets
         self._known: dict[str, int] = {}  # hash -> the trial that evaluated it
 
     def hear(self, trials: Iterable[Trial]) -> None:
@@ -79,6 +80,8 @@ class Rounds:
             is_stale = trial.status == "refused" and trial.document["budgets"] != self.key
             if trial.status in ("done", "failed"):
                 self._known.setdefault(trial.spec, trial.number)
+            if trial.status == "refused" and not is_stale:
+                self._refused.add(trial.spec)
             if is_complete and not is_stale:
                 self._spellings.add(self._evaluator.genome.key(genes))
                 if trial.status != "duplicate":
@@ -105,6 +108,14 @@ class Rounds:
             else:
                 out.ask(candidate, document)
         return out
+
+    def warm(self, out: Round, candidates: Iterable[Candidate], *, proposer: str) -> None:
+        """Add candidates that others chose; what is known, or refused before, is not told again."""
+        for candidate in candidates:
+            if candidate.hash not in self._known and candidate.hash not in self._refused:
+                if candidate.genes:
+                    self._spellings.add(self._evaluator.genome.key(candidate.genes))
+                self._settle(candidate, proposer, out)
 
     def extend(self, out: Round, k: int) -> None:
         """Add ``k`` fresh candidates to ``out``; fewer only where the space seems to hold no more."""
@@ -167,6 +178,10 @@ class Rounds:
             why = {"code": error.code, "reason": error.reason, "budgets": self.key}
             out.settle(error.hash, "refused", {"genes": dict(genes), "proposer": proposer, **why})
             return
+        self._settle(candidate, proposer, out)
+
+    def _settle(self, candidate: Candidate, proposer: str, out: Round) -> None:
+        """Ask a candidate, or say why not."""
         document = _document(candidate, proposer=proposer)
         earlier = self._known.get(candidate.hash)
         if earlier is None:

@@ -40,11 +40,13 @@ def run(
     plugins: Iterable[str] = (),
     listen: Listener = ignore,
     command: str = "",
+    reuse: Iterable[str | os.PathLike[str]] = (),
 ) -> SearchResult:
     """Search, or go on with a search that was stopped; the arguments given here replace the study's.
 
     ``timeout`` is in seconds. ``workers`` are processes; by default one per core on CPU and one on CUDA.
-    ``storage`` is an SQLAlchemy URL where the search is mirrored as a study of Optuna.
+    ``storage`` is an SQLAlchemy URL where the search is mirrored as a study of Optuna. ``reuse`` adds folders
+    of earlier searches to the study's.
     """
     loaded = (
         study if isinstance(study, LoadedStudy) else load_study(study, overrides=overrides, plugins=plugins)
@@ -67,6 +69,7 @@ def run(
         storage=storage,
         listen=listen,
         locate=loaded.error,
+        reuse=(*loaded.reuse, *map(Path, reuse)),
         origin={"command": command, "workers": n_workers, "threads_per_worker": threads},
     )
     report.write(result, Path(out))

@@ -41,6 +41,10 @@ def search(
     storage: Annotated[
         str | None, typer.Option(metavar="URL", help="Mirror the search as an Optuna study there.")
     ] = None,
+    reuse: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="Take over what an earlier search found; may be given again."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be searched and how long it would take.")
     ] = False,
@@ -74,6 +78,7 @@ def search(
                 storage=storage,
                 listen=progress.hear,
                 command=command,
+                reuse=reuse or (),
             )
         except KeyboardInterrupt:
             progress.close()
