@@ -200,3 +200,18 @@ class TestSpecs:
         with pytest.raises(SpecError, match=r"input\.vocab_size is 4") as caught:
             evaluator.warm()
         assert caught.value.path == "warm_start.specs[0]"
+
+
+def test_what_the_pattern_space_finds_is_a_member_of_the_space_of_edits() -> None:
+    studies = Path(__file__).parents[2] / "specs/studies"
+    first, second = load_study(studies / "patterns.yaml"), load_study(studies / "pattern_edits.yaml")
+    genes = {hole.gene: hole.values[0] for hole in first.space.holes}
+    genes |= {
+        "layers[1].repeat": 3,
+        "layers[1].layers[0].token_mixer": "negative",
+        "layers[2].token_mixer": "mamba2",
+    }
+    spec = first.space.spec(genes, first.zoo.components)
+    found = genes_of(spec, second.space, second.zoo.components)
+    assert found is not None
+    assert [found[f"layers[{i}]"] for i in range(2, 8)].count("present") == 2, "three layers in all"
