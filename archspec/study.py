@@ -114,6 +114,10 @@ class Target(Closed):
     threads: Annotated[int, Field(ge=1, le=1024)] = Field(
         1, description="CPU threads of a measurement; one is the steadiest"
     )
+    latency_table: str | None = Field(
+        None,
+        description="path of a table of 'archspec device calibrate'; what it predicts too slow is refused",
+    )
 
 
 class Fidelity(Closed):
@@ -234,4 +238,7 @@ class Study(Closed):
             if direction != wanted:
                 sense = "larger" if wanted == "maximize" else "smaller"
                 raise spec_problem(f"objectives: '{name}: {direction}': {name} is better when {sense}")
+            budget = self.budgets.get(name)
+            if budget is not None and budget.limit("<=") == budget.limit(">=") is not None:
+                raise spec_problem(f"objectives: '{name}' is fixed by its budget '{budget.text}'")
         return self

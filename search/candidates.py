@@ -21,21 +21,24 @@ from archspec.source import parse_source
 from compiler import build_graph, resolve
 from compiler.device.info import device_info, resolve_device
 from compiler.profiling import closed_profile
-from search.evaluate import Candidate, Identity, Need, Unfit
+from search.evaluate import Candidate, Identity, Need, Predicted, Unfit
 from search.executors import Job
 from search.fingerprint import code_fingerprint, digest
 from search.front import TaskInfo, TextBaseline
+from search.gates import refusal
 from search.genome import Gene, Genes, Genome
 from search.inversion import genes_of
 from search.layers import layer_pairs, without_empty_layers
 from search.ledger import EvidenceKey
 from search.load import LoadedStudy
 from search.measuring import asked_figures, phases_of
+from search.predicting import latency_predictor
 from search.proof import Proof
 from search.solve import FINAL
 from search.space_proof import prove
 from search.tasks.contract import Task, TaskConfig
 
+_IN_PHASE = {"prefill": "prefill_ms", "decode": "decode_ms", "train": "train_step_ms"}
 _TIER = "eager"
 _MEASURING_S = 600.0
 
@@ -59,6 +62,8 @@ class SpecEvaluator:
         self._labelled = dict(zip(self._study.labels, loaded.task_configs, strict=True))
         self._built: dict[tuple[str, bool], Task] = {}
         self._cache: dict[tuple[Any, ...], Candidate | Unfit] = {}
+        device = resolve_device(place.device)
+        self._predictor = latency_predictor(loaded, device, threads=place.threads)
         self.genome = Genome(tuple(_gene(hole) for hole in loaded.space.holes))
         self.tasks = tuple(self._task_info(label, config) for label, config in self._labelled.items())
 
@@ -256,7 +261,17 @@ class SpecEvaluator:
             **profile.memory.as_json(),
         }
         text = dump_spec(without_empty_layers(spec))
-        return Candidate(found, genes, layer_pairs(spec), costs, {"spec": text})
+        candidate = Candidate(found, genes, layer_pairs(spec), costs, {"spec": text})
+        return replace(candidate, predicted=self._predicted(spec, candidate))
+
+    def _predicted(self, spec: ModelSpec, candidate: Candidate) -> dict[str, Predicted]:
+        """Its latency where a table tells it, a budget asks for it, and the closed forms let it through."""
+        phase = _IN_PHASE[self._study.target.phase]
+        names = [name for name in ("latency_ms", phase) if name in self._study.budgets]
+        if self._predictor is None or not names or refusal(candidate, self._study.budgets) is not None:
+            return {}
+        found = self._predictor(spec)
+        return {} if found is None else dict.fromkeys(names, found)
 
     def _training(self, candidate: Candidate, label: str, seed: int) -> Need:
         config, recipe = self._labelled[label], self._loaded.recipe.model_dump(mode="json")
@@ -295,7 +310,7 @@ class SpecEvaluator:
 
     @cached_property
     def _target(self) -> dict[str, Any]:
-        target = self._study.target.model_dump(mode="json")
+        target = self._study.target.model_dump(mode="json", exclude={"latency_table"})
         device = resolve_device(self._place.device)
         threads = self._place.threads if device.type == "cpu" else None
         return target | {"device": str(device), "device_name": device_info(device).name, "threads": threads}

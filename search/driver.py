@@ -20,7 +20,7 @@ from search.folder import open_folder
 from search.front import SearchResult
 from search.gates import Survey, counts, opening, over_limit, survey
 from search.ledger import Asked, Ledger, Trial
-from search.mirror import mirror
+from search.mirror import check_storage, mirror
 from search.output import write_result
 from search.reuse import Earlier, is_reused, needs_of, with_weights
 from search.rounds import Round, Rounds, candidate_of
@@ -66,8 +66,16 @@ def search(
     provenance; ``reuse`` are folders of earlier searches, which answer what they know. A
     ``KeyboardInterrupt`` stops everything at once and leaves a folder to go on with.
     """
+    if storage is not None:
+        check_storage(storage)
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    seen = survey(evaluator, study.budgets, seed=study.seed, locate=locate or _without_place)
+    seen = survey(
+        evaluator,
+        study.budgets,
+        seed=study.seed,
+        locate=locate or _without_place,
+        objectives=study.objectives,
+    )
     listen(Event("surveyed", "\n".join(opening(seen))))
     with Earlier(reuse, own=out) as earlier, open_folder(out) as ledger:
         identity = evaluator.identity()

@@ -26,6 +26,15 @@ Locate = Callable[[tuple[str | int, ...], str, str | None], SpecError]  # place 
 
 
 @dataclass(frozen=True)
+class Predicted:
+    """A figure that nobody measured yet, and the interval that is meant to hold it."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Candidate:
     """An architecture that could be built. ``costs`` are its closed-form quantities by name."""
 
@@ -36,6 +45,7 @@ class Candidate:
     payload: Mapping[str, Any]  # JSON: what a worker needs to build it
     baseline: str | None = None
     active: frozenset[str] | None = None  # the genes that shape it; None: not known
+    predicted: Mapping[str, Predicted] = field(default_factory=dict)  # measured quantities, before they are
 
 
 class Unfit(Exception):

@@ -6,9 +6,9 @@ import itertools
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from archspec.errors import SpecError
 from archspec.quantities import Budget, find_quantity, show
@@ -16,6 +16,7 @@ from search.evaluate import Candidate, Evaluator, Locate, Unfit, violations
 from search.genome import Genes, Genome
 from search.proof import Bounded, Impossible, NeverOption, Proof
 
+_OPS: tuple[Literal["<="], Literal[">="]] = ("<=", ">=")
 _N_ENUMERATED = 1_000
 _N_SAMPLED = 256
 _N_DESCENTS = 4
@@ -40,9 +41,19 @@ class Survey:
 
 
 def refusal(candidate: Candidate, budgets: Mapping[str, Budget]) -> tuple[str, str] | None:
-    """The first closed-form budget that ``candidate`` breaks, and all in words; None if it may run."""
+    """The first closed-form budget that ``candidate`` breaks, and all in words; None if it may run.
+
+    A prediction refuses, under the code ``predicted``, only if its whole interval is beyond the budget.
+    """
     broken = [name for name, value in candidate.costs.items() if _broken(budgets, name, value)]
-    return (broken[0], "; ".join(violations(budgets, candidate.costs))) if broken else None
+    if broken:
+        return broken[0], "; ".join(violations(budgets, candidate.costs))
+    for name, found in candidate.predicted.items():
+        most, least = (budgets[name].limit(op) for op in _OPS) if name in budgets else (None, None)
+        if (most is not None and found.low > most) or (least is not None and found.high < least):
+            ends = f"{show(name, found.value)} ({found.low:.3g} to {found.high:.3g})"
+            return "predicted", f"{name} is predicted {ends}, which is not {budgets[name].text}"
+    return None
 
 
 def over_limit(budgets: Mapping[str, Budget], figures: Mapping[str, float]) -> tuple[str, str] | None:
@@ -54,12 +65,20 @@ def over_limit(budgets: Mapping[str, Budget], figures: Mapping[str, float]) -> t
     return broken[0], "; ".join(f"measured {text}" for text in violations(known, figures))
 
 
-def survey(evaluator: Evaluator, budgets: Mapping[str, Budget], *, seed: int, locate: Locate) -> Survey:
+def survey(
+    evaluator: Evaluator,
+    budgets: Mapping[str, Budget],
+    *,
+    seed: int,
+    locate: Locate,
+    objectives: Iterable[str] = (),
+) -> Survey:
     """Look at every filling of a small space, at a sample of a large one, after what bounds can prove.
 
     A space without any valid candidate, and a closed-form budget that is proved to be met by none, are
     errors; so are budgets that no candidate of a small space meets at once. What a sample does not show is
-    said to be not shown.
+    said to be not shown. A small space of one architecture is an error, and so is one of ``objectives`` in
+    which no two candidates differ.
     """
     static = {name: budget for name, budget in budgets.items() if find_quantity(name).closed_form}
     proof = evaluator.prove(static) if isinstance(evaluator, Bounded) else Proof()
@@ -74,6 +93,8 @@ def survey(evaluator: Evaluator, budgets: Mapping[str, Budget], *, seed: int, lo
         code = look.unfit.most_common(1)[0][0]
         raise locate(("space",), f"no candidate of the space can be used: {look.reasons[code]}", None)
     doubts = {}
+    if exhaustive:
+        _check_differences(look, objectives, locate)
     for name, budget in static.items():
         best = _cheapest(evaluator, list(look.found.values()), name, budget, exhaustive=exhaustive)
         if budget.allows(best.costs[name]):
@@ -107,6 +128,20 @@ def survey(evaluator: Evaluator, budgets: Mapping[str, Budget], *, seed: int, lo
         never=(*proof.never, *enumerated),
         doubts=doubts,
     )
+
+
+def _check_differences(look: _Look, objectives: Iterable[str], locate: Locate) -> None:
+    """A search needs two candidates at least, and objectives in which they differ."""
+    found = list(look.found.values())
+    if len(found) == 1:
+        raise locate(
+            ("space",), f"all {look.n_seen} fillings are one architecture, so there is no search", None
+        )
+    for name in objectives:
+        values = {candidate.costs[name] for candidate in found if name in candidate.costs}
+        if len(values) == 1:
+            message = f"every candidate has {name} {show(name, values.pop())}, so it is no objective here"
+            raise locate(("objectives", name), message, "name another, or open the space in it")
 
 
 class _Look:

@@ -60,6 +60,12 @@ class LoadedStudy:
         folder = Path(self.source.file).parent
         return tuple(Path(os.path.normpath(folder / name)) for name in self.study.reuse)
 
+    @property
+    def latency_table(self) -> Path | None:
+        """The table that latency is predicted from, from the study's folder."""
+        name = self.study.target.latency_table
+        return None if name is None else Path(os.path.normpath(Path(self.source.file).parent / name))
+
     def error(self, path: tuple[str | int, ...], message: str, hint: str | None = None) -> SpecError:
         """An error with its place in the study's file."""
         return self.source.error(path, message, hint)
@@ -85,6 +91,11 @@ def load_study(
     )
     loaded = LoadedStudy(checked, source, space, zoo, tasks, plugins, baselines, warm)
     _check_reuse(loaded)
+    if (table := loaded.latency_table) is not None and not table.is_file():
+        path = ("target", "latency_table")
+        raise source.error(
+            path, f"no such file: {shown(str(checked.target.latency_table))}", f"looked for {table}"
+        )
     if checked.target.device == "cpu":  # other devices are asked when the study is run
         check_reported(checked, torch.device("cpu"), loaded.error)
     _check_space(loaded)

@@ -44,6 +44,9 @@ def frozen_trial(
     )
 
 
+_UNUSABLE = (SQLAlchemyError, optuna.exceptions.OptunaError, ValueError, ImportError)
+
+
 @contextlib.contextmanager
 def quiet_optuna() -> Iterator[None]:
     """Optuna says nothing on standard error meanwhile, warnings excepted."""
@@ -76,12 +79,25 @@ def mirror(
             if number not in known and past.state != "pending"
         ]
         study.add_trials(fresh)
-    except (SQLAlchemyError, optuna.exceptions.OptunaError, ValueError, ImportError) as error:
-        raise SpecError(
-            f"--storage {shown} cannot be used: {type(error).__name__}",
-            hint="give an SQLAlchemy URL such as sqlite:///study.db; the search itself is safe in its folder",
-        ) from None
+    except _UNUSABLE as error:
+        raise _unusable(shown, error, "the search itself is safe in its folder") from None
     return len(fresh)
+
+
+@quiet_optuna()
+def check_storage(url: str) -> None:
+    """SpecError if there is no storage at ``url``: told before a search, not at its end."""
+    try:
+        optuna.storages.get_storage(url)
+    except _UNUSABLE as error:
+        raise _unusable(hide_password(url), error, "nothing was run") from None
+
+
+def _unusable(shown: str, error: Exception, state: str) -> SpecError:
+    return SpecError(
+        f"--storage {shown} cannot be used: {type(error).__name__}",
+        hint=f"give an SQLAlchemy URL such as sqlite:///study.db; {state}",
+    )
 
 
 def hide_password(url: str) -> str:

@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import random
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from archspec.errors import SpecError
@@ -227,6 +227,7 @@ def _document(candidate: Candidate, *, proposer: str) -> dict[str, Any]:
         "genes": dict(candidate.genes),
         "strip": [list(pair) for pair in candidate.strip],
         "costs": dict(candidate.costs),
+        "predicted": {name: asdict(found) for name, found in candidate.predicted.items()},
         "payload": dict(candidate.payload),
         "baseline": candidate.baseline,
         "proposer": proposer,

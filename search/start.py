@@ -88,7 +88,7 @@ def preview(
     asked = changed(loaded.study, trials=trials, seed=seed)
     n_workers = workers or default_workers(asked.target.device)
     evaluator = make_evaluator(loaded, asked, out, n_workers=n_workers)
-    seen = survey(evaluator, asked.budgets, seed=asked.seed, locate=loaded.error)
+    seen = survey(evaluator, asked.budgets, seed=asked.seed, locate=loaded.error, objectives=asked.objectives)
     evaluator.baselines()
     device = str(resolve_device(asked.target.device))
     return estimate(replace(loaded, study=asked), seen, out=out, n_workers=n_workers, device=device)
