@@ -180,6 +180,9 @@ class SearchResult:
     complete: bool  # False: interrupted; ``stopped`` says why
     stopped: str  # "40 candidates trained", "space exhausted", "time limit", "interrupted"
     provenance: Mapping[str, Any]  # versions, device, seeds, data hashes, study and space text, command
+    survey: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # what was proved and seen before: search.gates.counts
 
     @property
     def front(self) -> tuple[Row, ...]:

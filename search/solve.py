@@ -82,6 +82,7 @@ def solve(ledger: Ledger) -> SearchResult:
         complete=bool(end),
         stopped=end.get("stopped", "interrupted"),
         provenance=run["provenance"],
+        survey=survey,
     )
 
 

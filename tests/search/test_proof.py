@@ -111,6 +111,7 @@ def test_no_sampler_proposes_what_can_never_fit(proposer: str, tmp_path: Path) -
     told = ledger.runs()[0]["survey"]["never"]
     ledger.close()
     assert {option["value"] for option in told} == {"attention", "mamba2"}
+    assert result.survey["never"] == told
 
 
 def test_enumeration_proves_options_that_no_two_budgets_leave_room_for() -> None:
