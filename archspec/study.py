@@ -115,6 +115,10 @@ class Target(Closed):
     threads: Annotated[int, Field(ge=1, le=1024)] = Field(
         1, description="CPU threads of a measurement; one is the steadiest"
     )
+    latency_table: str | None = Field(
+        None,
+        description="path of a table of 'archspec device calibrate'; what it predicts too slow is refused",
+    )
 
 
 def parse_memory(value: str | int, *, total: int) -> int:
@@ -146,6 +150,15 @@ class Limits(Closed):
     def _readable(cls, value: str | int) -> str | int:
         parse_memory(value, total=1 << 34)
         return value
+
+
+class WarmStart(Closed):
+    """What is tried before anything is proposed, within the budgets."""
+
+    specs: Annotated[tuple[str, ...], Field(max_length=100)] = Field(
+        (), description="paths of specs; where the space holds one, proposers learn from it"
+    )
+    ledgers: bool = Field(True, description="candidates that the searches in 'reuse' have finished")
 
 
 class Study(Closed):
@@ -193,6 +206,10 @@ class Study(Closed):
     search_baselines: tuple[Literal["random"], ...] = Field(
         (), description="random: after the search, as many candidates drawn at random within the budgets"
     )
+    reuse: Annotated[tuple[str, ...], Field(max_length=100)] = Field(
+        (), description="result folders of earlier searches, whose results with equal keys are taken over"
+    )
+    warm_start: WarmStart = WarmStart()
     limits: Limits = Limits()
 
     @field_validator("fidelity")
@@ -240,4 +257,7 @@ class Study(Closed):
             if direction != wanted:
                 sense = "larger" if wanted == "maximize" else "smaller"
                 raise spec_problem(f"objectives: '{name}: {direction}': {name} is better when {sense}")
+            budget = self.budgets.get(name)
+            if budget is not None and budget.limit("<=") == budget.limit(">=") is not None:
+                raise spec_problem(f"objectives: '{name}' is fixed by its budget '{budget.text}'")
         return self

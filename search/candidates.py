@@ -6,7 +6,7 @@ import itertools
 import json
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -19,23 +19,31 @@ import torch
 from archspec import ModelSpec, SpecError
 from archspec.dump import dump_spec
 from archspec.identity import spec_hash
+from archspec.quantities import Budget
 from archspec.source import parse_source
 from compiler import build_graph, resolve
 from compiler.device.info import device_info, resolve_device
 from compiler.profiling import closed_profile
 from search.costing import closed_costs
-from search.evaluate import Candidate, Identity, Need, Unfit
+from search.evaluate import Candidate, Identity, Need, Predicted, Unfit
 from search.executors import Job
 from search.fingerprint import code_fingerprint, digest
 from search.front import TaskInfo, TextBaseline
+from search.gates import refusal
 from search.genome import Gene, Genes, Genome
+from search.inversion import genes_of
 from search.layers import layer_pairs, without_empty_layers
 from search.ledger import EvidenceKey
 from search.load import LoadedStudy
+from search.measuring import asked_figures, phases_of
+from search.predicting import latency_predictor
+from search.proof import Proof
 from search.solve import FINAL
+from search.space_proof import prove
 from search.stretch import folder_of, reached, twins
 from search.tasks.contract import Task, TaskConfig
 
+_IN_PHASE = {"prefill": "prefill_ms", "decode": "decode_ms", "train": "train_step_ms"}
 _TIER = "eager"
 _MEASURING_S = 600.0
 
@@ -60,6 +68,8 @@ class SpecEvaluator:
         self._labelled = dict(zip(self._study.labels, loaded.task_configs, strict=True))
         self._built: dict[tuple[str, Fraction], Task] = {}
         self._cache: dict[tuple[Any, ...], Candidate | Unfit] = {}
+        device = resolve_device(place.device)
+        self._predictor = latency_predictor(loaded, device, threads=place.threads)
         self.genome = Genome(tuple(_gene(hole) for hole in loaded.space.holes))
         self.tasks = tuple(self._task_info(label, config) for label, config in self._labelled.items())
 
@@ -70,6 +80,10 @@ class SpecEvaluator:
     def enumerate(self) -> Iterator[dict[str, Any]]:
         """Every filling."""
         return self._loaded.space.enumerate()
+
+    def prove(self, budgets: Mapping[str, Budget]) -> Proof:
+        """What bounds of the closed form rule out."""
+        return prove(self._loaded.space, self._study.target, budgets, zoo=self._loaded.zoo)
 
     def candidate(self, genes: Genes) -> Candidate:
         """Fill, check and cost; what was asked before is remembered."""
@@ -98,6 +112,17 @@ class SpecEvaluator:
             found.append(replace(candidate, baseline=name))
         return found
 
+    def warm(self) -> list[Candidate]:
+        """The specs of ``warm_start``, with their genes where those are found in the space."""
+        found = []
+        for i, spec in enumerate(self._loaded.warm):
+            genes = genes_of(spec, self._loaded.space, self._loaded.zoo.components)
+            try:
+                found.append(self._of_spec(spec, {}) if genes is None else self.candidate(genes))
+            except Unfit as unfit:
+                raise self._loaded.error(("warm_start", "specs", i), unfit.reason) from unfit
+        return found
+
     def training(self, candidate: Candidate) -> list[Need]:
         """Every task with every seed."""
         return self.rung(candidate, len(self._study.fidelity.rungs) - 1)
@@ -116,22 +141,29 @@ class SpecEvaluator:
         shutil.rmtree(self._folder(candidate), ignore_errors=True)
 
     def measurement(self, candidate: Candidate, *, final: bool) -> Need | None:
-        """Latency on the target, where the study asks for it; causality is tested on the way."""
-        if not self._is_measured:
+        """What the study asks of the target, if anything; causality is tested on the way."""
+        if not self._figures:
             return None
         target = self._target
+        others = [name for name in self._figures if name != "latency_ms"]
         key = EvidenceKey(
             "measurement",
             candidate.hash,
-            digest(target),
+            digest(target | {"figures": self._figures} if others else target),
             _TIER,
             FINAL if final else "first",
             0,
             self._versions,
         )
         effort = {"min_runs": 60, "min_seconds": 1.0} if final else {"min_runs": 30, "min_seconds": 0.4}
-        payload = {**candidate.payload, "target": target, "effort": effort, "seed": self._study.seed}
-        return Need(key, Job("measure", "latency", payload, _MEASURING_S, self._place.memory))
+        payload = {
+            **candidate.payload,
+            "target": target,
+            "figures": self._figures,
+            "effort": effort,
+            "seed": self._study.seed,
+        }
+        return Need(key, Job("measure", ", ".join(self._figures), payload, _MEASURING_S, self._place.memory))
 
     def final(self, candidate: Candidate) -> list[Need]:
         """The sealed test, and causality once more with the trained weights."""
@@ -181,7 +213,7 @@ class SpecEvaluator:
             "rungs": "other rungs, or another number of learning rates that go on",
             "score_by": "another score_by",
         }
-        if self._is_measured:
+        if self._figures:
             values["target"] = digest(self._target)
             explain["target"] = "another target, or on another device"
         return Identity(values, explain)
@@ -213,7 +245,7 @@ class SpecEvaluator:
             spec = self._loaded.space.spec(genes, self._loaded.zoo.components)
         except SpecError as error:
             raise Unfit("invalid", _reason(error)) from error
-        return self._of_spec(spec, genes)
+        return replace(self._of_spec(spec, genes), active=self._loaded.space.active(genes))
 
     def _of_spec(self, spec: ModelSpec, genes: Genes) -> Candidate:
         found = spec_hash(spec)
@@ -235,6 +267,9 @@ class SpecEvaluator:
             )
         except SpecError as error:
             raise Unfit("invalid", _reason(error), hash=found) from error
+        asked = {target.phase, *phases_of(self._figures, target.phase)}
+        if lacking := sorted(phase for phase in asked if profile.flops[phase] is None):
+            raise Unfit("misfit", f"it has no phase {lacking[0]}", hash=found)
         costs = closed_costs(profile, target)
         payload: dict[str, Any] = {"spec": dump_spec(without_empty_layers(spec))}
         if any(rung.width != 1 for rung in rungs):
@@ -242,7 +277,17 @@ class SpecEvaluator:
                 payload["twins"] = twins(spec, self._study.fidelity, self._loaded.zoo)
             except SpecError as error:
                 raise Unfit("no_twin", _reason(error), hash=found) from error
-        return Candidate(found, genes, layer_pairs(spec), costs, payload)
+        candidate = Candidate(found, genes, layer_pairs(spec), costs, payload)
+        return replace(candidate, predicted=self._predicted(spec, candidate))
+
+    def _predicted(self, spec: ModelSpec, candidate: Candidate) -> dict[str, Predicted]:
+        """Its latency where a table tells it, a budget asks for it, and the closed forms let it through."""
+        phase = _IN_PHASE[self._study.target.phase]
+        names = [name for name in ("latency_ms", phase) if name in self._study.budgets]
+        if self._predictor is None or not names or refusal(candidate, self._study.budgets) is not None:
+            return {}
+        found = self._predictor(spec)
+        return {} if found is None else dict.fromkeys(names, found)
 
     def _training(self, candidate: Candidate, label: str, seed: int, index: int) -> Need:
         study, recipe = self._study, self._loaded.recipe
@@ -255,7 +300,7 @@ class SpecEvaluator:
             "recipe": written,
             "seed": seed,
             "device": self._place.device,
-            "gate": not self._is_measured,
+            "gate": not self._figures,
             "deterministic": self._place.deterministic,
             "score_by": judged,
             **self._stretch(candidate, label, seed, index),
@@ -300,12 +345,13 @@ class SpecEvaluator:
         return self._loaded.space.source.tree.get("causal") is not False
 
     @cached_property
-    def _is_measured(self) -> bool:
-        return "latency_ms" in {*self._study.objectives, *self._study.budgets}
+    def _figures(self) -> tuple[str, ...]:
+        """The measured quantities that the study asks for."""
+        return asked_figures(self._study)
 
     @cached_property
     def _target(self) -> dict[str, Any]:
-        target = self._study.target.model_dump(mode="json")
+        target = self._study.target.model_dump(mode="json", exclude={"latency_table"})
         device = resolve_device(self._place.device)
         threads = self._place.threads if device.type == "cpu" else None
         return target | {"device": str(device), "device_name": device_info(device).name, "threads": threads}

@@ -71,8 +71,8 @@ def _drawn(row: Row, result: SearchResult, rng: np.random.Generator) -> Array:
         values = seed_values(row, name, result)
         if values:
             drawn = rng.choice(np.array(values), size=(_N_WORLDS, len(values))).mean(axis=1)
-        elif name == "latency_ms" and row.latency is not None:
-            spread = (row.latency.high - row.latency.low) / _QUARTILES
+        elif (measured := row.measured.get(name)) is not None:
+            spread = (measured.high - measured.low) / _QUARTILES
             drawn = rng.normal(row.objectives[name], spread, size=_N_WORLDS)
         else:
             drawn = np.full(_N_WORLDS, row.objectives[name])

@@ -7,24 +7,26 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from archspec.errors import SpecError
+from archspec.quantities import find_quantity
 from archspec.study import Study
 from search.dispatch import Dispatcher, OutOfTime
-from search.evaluate import Candidate, Evaluator, Need
+from search.evaluate import Candidate, Evaluator, Locate, Need, WarmStarted
 from search.executors import Executor
-from search.figures import figures
+from search.figures import figures, measured, measurement_of
 from search.folder import open_folder
 from search.front import SearchResult
-from search.gates import Locate, Survey, counts, survey
+from search.gates import Survey, counts, opening, over_limit, survey
 from search.ladder import Ladder, spent
 from search.ledger import Asked, Ledger, Trial
 from search.mirror import Mirror
 from search.output import write_result
-from search.rounds import Rounds, candidate_of
+from search.reuse import Earlier, is_reused, needs_of, with_weights
+from search.rounds import Round, Rounds, candidate_of
 from search.solve import solve
 
 
@@ -60,17 +62,25 @@ def search(
     listen: Listener = ignore,
     locate: Locate | None = None,
     origin: Mapping[str, Any] | None = None,
+    reuse: Sequence[Path] = (),
 ) -> SearchResult:
     """Run ``study`` in the folder ``out``, or go on with it there; what is finished is never done again.
 
     ``make_executor`` gets the folder for its logs. ``timeout_s`` bounds the trials; the final checks of the
     front come after them. ``storage`` gets the search as a study of Optuna; one on PostgreSQL has the ledger
-    too. ``locate`` gives errors a place in the study's file; ``origin`` goes into the provenance. A
+    too. ``locate`` gives errors a place in the study's file; ``origin`` goes into the provenance; ``reuse``
+    are folders of earlier searches, which answer what they know. A
     ``KeyboardInterrupt`` stops everything at once and leaves a folder to go on with.
     """
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    seen = survey(evaluator, study.budgets, seed=study.seed, locate=locate or _without_place)
-    listen(Event("surveyed", f"{seen.n_distinct} candidates seen, {seen.n_feasible} within the budgets"))
+    seen = survey(
+        evaluator,
+        study.budgets,
+        seed=study.seed,
+        locate=locate or _without_place,
+        objectives=study.objectives,
+    )
+    listen(Event("surveyed", "\n".join(opening(seen))))
     identity = evaluator.identity()
     notes: deque[str] = deque()  # what the mirror's thread has to say
 
@@ -86,7 +96,9 @@ def search(
         listen(Event("warning", text))
 
     name = f"{study.study}-{_short(identity.values)}"
-    with open_folder(out, storage=storage, search=name, tell=warn) as folder, ExitStack() as stack:
+    with ExitStack() as stack:
+        earlier = stack.enter_context(Earlier(reuse, own=out))
+        folder = stack.enter_context(open_folder(out, storage=storage, search=name, tell=warn))
         ledger = folder.ledger
         ledger.bind(identity.values, explain=identity.explain)
         mirror = None
@@ -101,7 +113,7 @@ def search(
         ledger.add_run(_start(study, evaluator, seen, origin or {}))
         executor = make_executor(out)
         try:
-            run = _Run(study, evaluator, ledger, executor, deadline, hear)
+            run = _Run(study, evaluator, seen, ledger, earlier, executor, deadline, hear)
             if mirror is not None:
                 for past in run.rounds.history():
                     mirror.add(*past)
@@ -127,17 +139,20 @@ class _Run:
         self,
         study: Study,
         evaluator: Evaluator,
+        seen: Survey,
         ledger: Ledger,
+        earlier: Earlier,
         executor: Executor,
         deadline: float | None,
         listen: Listener,
     ):
         self._study, self._evaluator, self._ledger, self._listen = study, evaluator, ledger, listen
         self._executor, self._deadline = executor, deadline
+        self._earlier, self._is_warm = earlier, False
         self._finished = {trial.number: trial for trial in ledger.trials()}
         self._ladder = Ladder(study, evaluator, ledger, self._finished)
         self._weights = {task.label: task.weight for task in evaluator.tasks}
-        self.rounds = Rounds(study, evaluator)
+        self.rounds = Rounds(study, evaluator, never=seen.never)
         self.rounds.hear(self._finished.values())
         if self._finished:
             self._tell("resumed", f"{self.n_trained} candidates are trained already")
@@ -155,6 +170,7 @@ class _Run:
     def trials(self) -> str:
         """Round after round; returns why it stopped."""
         try:
+            self._measure_more()
             while True:
                 pending = self._ledger.pending()
                 if pending:
@@ -163,6 +179,25 @@ class _Run:
                     return stopped
         except OutOfTime:
             return "time limit"
+
+    def _measure_more(self) -> None:
+        """Finished candidates of which the study now asks a figure that nobody asked for before."""
+        asked = {*self._study.objectives, *self._study.budgets}
+        wanted = {name for name in asked if find_quantity(name).basis == "measured"}
+        lacking = {
+            number: self._measurement(self.candidate(number))
+            for number, trial in self._finished.items()
+            if trial.status == "done" and not wanted <= measured(measurement_of(trial.document)).keys()
+        }
+
+        def after(number: int, failure: str) -> None:
+            trial = self._finished[number]
+            results = (self._ledger.evidence(need.key) for need in lacking[number])
+            found = {"measurement": result for result in results if result is not None}
+            self._finished[number] = replace(trial, document={**trial.document, **found})
+            self.rounds.hear([self._finished[number]])
+
+        self._dispatcher(self._deadline).run(lacking, at_once=1, settle=after)
 
     def _ask(self) -> str | None:
         """Put a fresh round into the ledger, or say why there is none."""
@@ -175,7 +210,11 @@ class _Run:
         if n_audited:
             self.rounds.audit(fresh, n_audited)
         elif lacking > 0:
-            self.rounds.extend(fresh, lacking)
+            if not self._is_warm:
+                self._warm(fresh)
+            n_fresh = lacking - sum(asked.baseline is None for asked in fresh.asked)
+            if n_fresh > 0:
+                self.rounds.extend(fresh, n_fresh)
         elif not fresh.asked and not fresh.settled:
             if "random" in self._study.search_baselines:
                 fresh = self.rounds.random(self._study.batch, round_=number, number=first)
@@ -189,24 +228,34 @@ class _Run:
         is_over = lacking > 0 and not fresh.asked
         return "no candidate is left that is new and within the budgets" if is_over else None
 
+    def _warm(self, fresh: Round) -> None:
+        """Before anything is proposed: what the study and earlier searches hold."""
+        self._is_warm = True
+        if isinstance(self._evaluator, WarmStarted):
+            self.rounds.warm(fresh, self._evaluator.warm(), proposer="warm start")
+        if self._study.warm_start.ledgers:
+            self.rounds.warm(fresh, self._earlier.known(self._evaluator), proposer="earlier search")
+
     def _evaluate(self, pending: Sequence[Asked]) -> None:
-        """Measure all of one round, turn away what is too slow, train the rest."""
+        """Measure all of one round, turn away what breaks a measured budget, train the rest."""
         path = self._ladder.path(pending)
         by_number = {asked.number: asked for asked in pending}
         candidates = {number: candidate_of(asked) for number, asked in by_number.items()}
-        measured: list[int] = []
+        fit: list[int] = []
+        for candidate in candidates.values():
+            self._earlier.take_over(self._ledger, needs_of(self._evaluator, candidate))
 
         def after_measuring(number: int, failure: str) -> None:
             if failure:
                 self._close(by_number[number], "failed", failure)
-            elif (why := self._too_slow(candidates[number])) is not None:
-                self._close(by_number[number], "refused", why)
+            elif (why := self._over_limit(candidates[number])) is not None:
+                self._close(by_number[number], "refused", why[1], code=why[0])
             else:
-                measured.append(number)
+                fit.append(number)
 
         first = {number: self._measurement(candidate) for number, candidate in candidates.items()}
         self._dispatcher(self._deadline).run(first, at_once=1, settle=after_measuring)
-        self._climb({number: by_number[number] for number in sorted(measured)}, path)
+        self._climb({number: by_number[number] for number in sorted(fit)}, path)
 
     def _climb(self, climbing: Mapping[int, Asked], path: Sequence[int]) -> None:
         """Train all of one round at each rung of ``path``; those that are not promoted stay behind."""
@@ -245,8 +294,16 @@ class _Run:
             self._tell("finals", f"measuring and testing {len(fresh)} specs of the front and the baselines")
             chosen = {number: self.candidate(number) for number in fresh}
             measure = {number: self._measurement(c, final=True) for number, c in chosen.items()}
-            check = {number: self._evaluator.final(c) for number, c in chosen.items()}
+            check: dict[int, list[Need]] = {}
+            again: dict[int, list[Need]] = {}
+            for number, candidate in chosen.items():
+                checks = self._evaluator.final(candidate)
+                self._earlier.take_over(self._ledger, checks)
+                lacking = [need for need in checks if self._ledger.evidence(need.key) is None]
+                trainings = self._evaluator.training(candidate)
+                check[number], again[number] = with_weights(self._ledger, lacking, trainings)
             self._dispatcher(None).run(measure, at_once=1, settle=self._after_final)
+            self._dispatcher(None).run(again, at_once=self._executor.n_workers, settle=self._after_final)
             self._dispatcher(None).run(check, at_once=self._executor.n_workers, settle=self._after_final)
 
     def _after_final(self, number: int, failure: str) -> None:
@@ -257,24 +314,26 @@ class _Run:
         need = self._evaluator.measurement(candidate, final=final)
         return [] if need is None else [need]
 
-    def _too_slow(self, candidate: Candidate) -> str | None:
-        """Why the measured latency disqualifies a candidate; a baseline may be slow."""
-        budget = self._study.budgets.get("latency_ms")
+    def _over_limit(self, candidate: Candidate) -> tuple[str, str] | None:
+        """The first measured budget that a candidate breaks, and all in words; a baseline may break any."""
         need = self._evaluator.measurement(candidate, final=False)
-        if budget is None or need is None or candidate.baseline is not None:
+        if need is None or candidate.baseline is not None:
             return None
-        found = self._ledger.evidence(need.key)
-        assert found is not None
-        ms = found["median_ms"]
-        return None if budget.allows(ms) else f"latency_ms {ms:.3g} ms (measured) is not {budget.text}"
+        result = self._ledger.evidence(need.key)
+        assert result is not None
+        return over_limit(self._study.budgets, {n: f.value for n, f in measured(result).items()})
 
-    def _close(self, asked: Asked, status: str, reason: str, climbed: Sequence[int] = ()) -> None:
+    def _close(
+        self, asked: Asked, status: str, reason: str, climbed: Sequence[int] = (), *, code: str = ""
+    ) -> None:
         """A candidate is through: one row with all that is known of it."""
         candidate = candidate_of(asked)
         found = self._ladder.document(candidate, climbed, self._measurement(candidate))
         document = {**asked.document, **found, "reason": reason}
+        if is_reused(self._ledger, self._evaluator.training(candidate)):
+            document |= {"reused": True}
         if status == "refused":
-            document |= {"code": "latency_ms", "budgets": self.rounds.key}
+            document |= {"code": code, "budgets": self.rounds.key}
         if status in ("dropped", "failed"):
             self._ladder.discard(candidate)
         trial = Trial(asked.number, asked.spec, status, document)

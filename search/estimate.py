@@ -17,12 +17,13 @@ from search.gates import Survey, counts, describe
 from search.ladder import cost_of, spent
 from search.ledger import Trial
 from search.load import LoadedStudy
+from search.measuring import asked_figures
 from search.random_search import RANDOM_SEARCH
 from search.tasks.contract import TaskConfig
 from search.train import train
 
 _N_STEPS = 12  # of one candidate on each task
-_MEASURING_S = 1.5  # of one latency, alone on the machine
+_MEASURING_S = 1.5  # of one figure, alone on the machine
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ def estimate(loaded: LoadedStudy, seen: Survey, *, out: Path, n_workers: int, de
         how = f"from {len(done)} candidates that are trained already"
     else:
         each, how = _timed(loaded, seen.example, n_workers=n_workers, device=device)
-    measured = "latency_ms" in {*loaded.study.objectives, *loaded.study.budgets}
-    seconds = left * (each / n_workers + (_MEASURING_S if measured else 0.0))
+    measuring = _MEASURING_S * len(asked_figures(loaded.study))
+    seconds = left * (each / n_workers + measuring)
     lines = (
         *describe(seen),
         f"{trained} candidates are trained, {left} are left, {n_baselines} of them baselines",

@@ -4,21 +4,34 @@
 its own is another evaluator. A job's result is a JSON document of one of three forms:
 
 - training: ``{"status": "done" | "diverged" | ..., "score", "loss", "metrics": {name: number}, "seconds",
-"reason"}`` - measurement: ``{"median_ms", "low_ms", "high_ms", "n", "tier"}`` - final check: ``{"score",
+"reason"}`` - measurement: ``{"figures": {quantity: {"value", "low", "high", "n"}}, "tier"}``, or of a
+latency alone ``{"median_ms", "low_ms", "high_ms", "n", "tier"}`` - final check: ``{"score",
 "metrics", "causality": "passed" | "failed" | "untested", "reason"}``
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+from archspec.errors import SpecError
 from archspec.quantities import Budget, show
 from search.executors import Job
 from search.front import TaskInfo, TextBaseline
 from search.genome import Genes, Genome
 from search.ledger import EvidenceKey
+
+Locate = Callable[[tuple[str | int, ...], str, str | None], SpecError]  # place in the study, message, hint
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A figure that nobody measured yet, and the interval that is meant to hold it."""
+
+    value: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -32,6 +45,7 @@ class Candidate:
     payload: Mapping[str, Any]  # JSON: what a worker needs to build it
     baseline: str | None = None
     active: frozenset[str] | None = None  # the genes that shape it; None: not known
+    predicted: Mapping[str, Predicted] = field(default_factory=dict)  # measured quantities, before they are
 
 
 class Unfit(Exception):
@@ -115,6 +129,14 @@ class RungEvaluator(Evaluator, Protocol):
 
     def discard(self, candidate: Candidate) -> None:
         """The candidate goes no further: its weights and checkpoints may be deleted."""
+
+
+@runtime_checkable
+class WarmStarted(Protocol):
+    """An evaluator that knows candidates to try first."""
+
+    def warm(self) -> list[Candidate]:
+        """Them, in order; without genes where the space does not hold one."""
 
 
 def violations(budgets: Mapping[str, Budget], quantities: Mapping[str, float]) -> tuple[str, ...]:

@@ -112,7 +112,9 @@ class Row:
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # validation, by label
     test_scores: Mapping[str, float] = field(default_factory=dict)  # sealed test; front and baselines only
     test_metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    latency: Interval | None = None
+    measured: Mapping[str, Interval] = field(
+        default_factory=dict
+    )  # by quantity: latency_ms, peak_memory, ...
     feasible: bool = False  # done, and within every budget
     violations: tuple[str, ...] = ()  # "latency_ms 7.31 is not <= 6"
     rank: int | None = None  # non-dominated rank among the feasible; 0 is the front
@@ -129,6 +131,11 @@ class Row:
     of: int | None = None  # a duplicate: the trial that has its figures
     random: bool = False  # drawn at random, after the search, as its baseline
     spec: str = ""  # the spec's text, "" where the evaluator has none
+
+    @property
+    def latency(self) -> Interval | None:
+        """The measured latency in the target's phase."""
+        return self.measured.get("latency_ms")
 
     @property
     def short(self) -> str:
@@ -186,6 +193,9 @@ class SearchResult:
     n_wanted: int = 0  # candidates that the study asks for, baselines not counted
     hypervolume_search: tuple[HypervolumePoint, ...] = ()  # of what the search chose, baselines left out
     hypervolume_random: tuple[HypervolumePoint, ...] = ()  # of the random candidates, trained alike
+    survey: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # what was proved and seen before: search.gates.counts
 
     @property
     def front(self) -> tuple[Row, ...]:

@@ -7,6 +7,7 @@ import math
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from archspec.fidelity import StepsTo
 from archspec.source import parse_source
 from compiler import CompiledModel, compile_spec, load, resolve
 from compiler.causality_gate import causality_gate
-from compiler.device.model_latency import measure_model
 from search.determinism import choose_algorithms
+from search.measuring import measure_figures
 from search.recipe import Recipe
 from search.score_by import ScoreBy
 from search.scoring import evaluate_sealed
@@ -117,29 +118,13 @@ def training_document(result: TrainResult) -> dict[str, Any]:
 
 
 def measure_job(payload: Mapping[str, Any], *, zoo: Zoo) -> dict[str, Any]:
-    """Latency with fresh weights; a model that is not causal as promised is an error that names the layer."""
+    """What the study asks of the target, with fresh weights; a leak is an error that names the layer."""
     target = payload["target"]
     model = compile_spec(_spec(payload, zoo), seed=payload["seed"], gate=True, zoo=zoo)
     with _threads(target["threads"]):
-        latency = measure_model(
-            model,
-            batch_size=target["batch_size"],
-            seq_len=target["seq_len"],
-            phase=target["phase"],
-            dtype=target["dtype"],
-            device=target["device"],
-            **payload["effort"],
-            max_seconds=20.0,
-        )
-    return {
-        "median_ms": latency.median_ms,
-        "low_ms": latency.low_ms,
-        "high_ms": latency.high_ms,
-        "n": latency.n,
-        "settled": latency.settled,
-        "tier": "eager",
-        "device": target["device_name"],
-    }
+        found = measure_figures(model, target, payload["figures"], payload["effort"])
+    figures = {name: asdict(figure) for name, figure in found.items()}
+    return {"figures": figures, "tier": "eager", "device": target["device_name"]}
 
 
 def final_job(payload: Mapping[str, Any], *, zoo: Zoo, tasks: Tasks) -> dict[str, Any]:

@@ -185,10 +185,10 @@ class Ladder:
 
 
 def spent(trials: Iterable[Trial]) -> Fraction:
-    """What finished trials cost in whole trainings, baselines and random search not counted."""
+    """What finished trials cost in whole trainings, but for baselines, random search and what was reused."""
     counted = (t for t in trials if t.status in ("done", "dropped", "failed"))
     own = (t for t in counted if t.document.get("baseline") is None)
-    chosen = (t for t in own if t.document.get("proposer") != RANDOM_SEARCH)
+    chosen = (t for t in own if t.document.get("proposer") != RANDOM_SEARCH and not t.document.get("reused"))
     return sum(map(cost_of, chosen), start=Fraction(0))
 
 

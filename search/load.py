@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from pydantic_core import PydanticCustomError
 
 from archspec.errors import SpecError, did_you_mean, shown
@@ -20,6 +21,8 @@ from archspec.spec import ModelSpec
 from archspec.study import Study, StudyKinds
 from archspec.validate import validate
 from search import proposers
+from search.ledger import FILE_NAME
+from search.measuring import check_reported
 from search.recipe import Recipe
 from search.tasks import Tasks, load_tasks
 from search.tasks.contract import TaskConfig
@@ -39,6 +42,7 @@ class LoadedStudy:
     tasks: Tasks
     plugins: tuple[str, ...]
     baselines: Mapping[str, ModelSpec | dict[str, Any]]  # a spec, or all genes of one
+    warm: tuple[ModelSpec, ...] = ()  # tried before anything is proposed
 
     @cached_property
     def task_configs(self) -> tuple[TaskConfig, ...]:
@@ -50,6 +54,18 @@ class LoadedStudy:
     def recipe(self) -> Recipe:
         """How candidates are trained."""
         return cast(Recipe, self.study.recipe)
+
+    @property
+    def reuse(self) -> tuple[Path, ...]:
+        """Result folders of earlier searches, from the study's folder."""
+        folder = Path(self.source.file).parent
+        return tuple(Path(os.path.normpath(folder / name)) for name in self.study.reuse)
+
+    @property
+    def latency_table(self) -> Path | None:
+        """The table that latency is predicted from, from the study's folder."""
+        name = self.study.target.latency_table
+        return None if name is None else Path(os.path.normpath(Path(self.source.file).parent / name))
 
     def error(self, path: tuple[str | int, ...], message: str, hint: str | None = None) -> SpecError:
         """An error with its place in the study's file."""
@@ -70,8 +86,20 @@ def load_study(
     baselines = {
         name: _baseline(source, space, zoo, name, written) for name, written in checked.baselines.items()
     }
-    loaded = LoadedStudy(checked, source, space, zoo, tasks, plugins, baselines)
+    warm = tuple(
+        _read_spec(source, ("warm_start", "specs", i), zoo, name)
+        for i, name in enumerate(checked.warm_start.specs)
+    )
+    loaded = LoadedStudy(checked, source, space, zoo, tasks, plugins, baselines, warm)
     _check_rungs(loaded)
+    _check_reuse(loaded)
+    if (table := loaded.latency_table) is not None and not table.is_file():
+        path = ("target", "latency_table")
+        raise source.error(
+            path, f"no such file: {shown(str(checked.target.latency_table))}", f"looked for {table}"
+        )
+    if checked.target.device == "cpu":  # other devices are asked when the study is run
+        check_reported(checked, torch.device("cpu"), loaded.error)
     _check_space(loaded)
     _check_baselines(loaded)
     return loaded
@@ -92,8 +120,7 @@ def _baseline(
 ) -> ModelSpec | dict[str, Any]:
     path = ("baselines", name)
     if isinstance(written, str):
-        base = load_source(_beside(source, path, written))
-        return validate(ModelSpec, base, zoo.components).read_from(base)
+        return _read_spec(source, path, zoo, written)
     genes = {hole.gene: hole.options[0] if hole.options else hole.low for hole in space.holes}
     for word, value in written.items():
         meant = [gene for gene in genes if gene == word] or [g for g in genes if g.endswith(f".{word}")]
@@ -107,6 +134,19 @@ def _baseline(
             )
         genes |= dict.fromkeys(takers, value)
     return genes
+
+
+def _read_spec(source: Source, path: tuple[str | int, ...], zoo: Zoo, written: str) -> ModelSpec:
+    base = load_source(_beside(source, path, written))
+    return validate(ModelSpec, base, zoo.components).read_from(base)
+
+
+def _check_reuse(loaded: LoadedStudy) -> None:
+    """Every folder that is to be reused must hold a search."""
+    for i, folder in enumerate(loaded.reuse):
+        if not (folder / FILE_NAME).is_file():
+            message = f"{shown(loaded.study.reuse[i])} holds no search (there is no {FILE_NAME})"
+            raise loaded.error(("reuse", i), message, f"looked for {folder / FILE_NAME}")
 
 
 def _gene_hint(word: str, genes: Mapping[str, Any]) -> str | None:

@@ -41,7 +41,7 @@ def front_json(result: SearchResult) -> list[dict[str, Any]]:
             "spec": row.spec_file,
             "hash": row.hash,
             "objectives": dict(row.objectives),
-            "measured": {} if row.latency is None else {"latency_ms": asdict(row.latency)},
+            "measured": {name: asdict(figure) for name, figure in row.measured.items()},
             "trial": row.trial,
             "baseline": row.baseline,
             "layers": [list(pair) for pair in row.strip],

@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import random
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from archspec.errors import SpecError
@@ -23,6 +23,7 @@ from search.gates import refusal
 from search.genome import Genes
 from search.ledger import Asked, Trial
 from search.mirror import constraints
+from search.proof import NeverOption, pruned
 from search.proposers import Past, Problem, Screened, proposer_class
 from search.proxy_validity import AUDIT
 from search.random_search import RANDOM_SEARCH, draws
@@ -59,16 +60,19 @@ class Round:
 class Rounds:
     """Proposes for ``study``; ``hear`` tells it what the ledger holds, in order."""
 
-    def __init__(self, study: Study, evaluator: Evaluator):
+    def __init__(self, study: Study, evaluator: Evaluator, *, never: Iterable[NeverOption] = ()):
+        """No proposer is shown the options in ``never``."""
         self._study = study
         self._evaluator = evaluator
+        self._genome = pruned(evaluator.genome, never)
         self._weights = {task.label: task.weight for task in evaluator.tasks}
-        problem = Problem(evaluator.genome, study.objectives, self._screen)
+        problem = Problem(self._genome, study.objectives, self._screen)
         self._proposer = proposer_class(study.proposer)(problem)
         self._fallback = proposer_class("random")(problem)
-        self.key = _digest(sorted((name, b.op, b.value) for name, b in study.budgets.items()))
+        self.key = _digest(sorted((name, *budget.key) for name, budget in study.budgets.items()))
         self._past: dict[int, tuple[str, Past]] = {}  # by trial: its hash, and what a proposer sees
         self._spellings: set[tuple[Any, ...]] = set()  # genes that need no second look
+        self._refused: set[str] = set()  # hashes, under these budgets
         self._known: dict[str, int] = {}  # hash -> the trial that evaluated it
         self._dropped: set[int] = set()  # trials of it that ended at a lower rung
         self._drawn: dict[str, bool] = {}  # hash of a random candidate -> whether it has an outcome
@@ -81,6 +85,8 @@ class Rounds:
             is_stale = trial.status == "refused" and trial.document["budgets"] != self.key
             if trial.status in ("done", "dropped", "failed"):
                 self._known.setdefault(trial.spec, trial.number)
+            if trial.status == "refused" and not is_stale:
+                self._refused.add(trial.spec)
             if trial.status == "dropped":
                 self._dropped.add(trial.number)
             if trial.document.get("proposer") == RANDOM_SEARCH:
@@ -124,6 +130,14 @@ class Rounds:
         drawn = audit_sample(self._evaluator.genome, self._screen, n, seed=seed)
         self._take(((AUDIT, genes) for genes in drawn), len(out.asked) + n, out)
 
+    def warm(self, out: Round, candidates: Iterable[Candidate], *, proposer: str) -> None:
+        """Add candidates that others chose; what is known, or refused before, is not told again."""
+        for candidate in candidates:
+            if candidate.hash not in self._known and candidate.hash not in self._refused:
+                if candidate.genes:
+                    self._spellings.add(self._evaluator.genome.key(candidate.genes))
+                self._settle(candidate, proposer, out)
+
     def extend(self, out: Round, k: int) -> None:
         """Add ``k`` fresh candidates to ``out``; fewer only where the space seems to hold no more."""
         wanted = len(out.asked) + k
@@ -164,14 +178,29 @@ class Rounds:
         pasts = [past for _, _, past in self.history()]
         refused = [Past(t.document["genes"], "refused") for t in out.settled if t.status == "refused"]
         pending = [Past(a.document["genes"], "pending") for a in out.asked if a.document["genes"]]
-        for genes in proposer.propose([*pasts, *refused, *pending], k=2 * lacking, seed=seed):
+        opened = [open_ for past in (*pasts, *refused, *pending) if (open_ := self._opened(past)) is not None]
+        for genes in proposer.propose(opened, k=2 * lacking, seed=seed):
             yield proposer.kind, genes
 
     def _everything(self, round_: int) -> Iterator[tuple[str, Genes]]:
         fillings = list(self._evaluator.enumerate())
         random.Random(f"{self._study.seed} {round_}").shuffle(fillings)  # noqa: S311
         for genes in fillings:
-            yield "enumeration", genes
+            if self._opened(Past(genes, "pending")) is not None:
+                yield "enumeration", genes
+
+    def _opened(self, past: Past) -> Past | None:
+        """``past`` in genes that a proposer may be shown; None if it took an option that can never fit."""
+        closed = [gene for gene in self._genome.genes if not gene.holds(past.genes[gene.name])]
+        if not closed:
+            return past
+        try:
+            active = self._evaluator.candidate(past.genes).active
+        except Unfit:
+            return None
+        if active is None or any(gene.name in active for gene in closed):
+            return None
+        return replace(past, genes={**past.genes, **{gene.name: gene.first for gene in closed}})
 
     def _take(self, proposals: Iterable[tuple[str, Genes]], k: int, out: Round) -> None:
         for proposer, genes in proposals:
@@ -189,6 +218,10 @@ class Rounds:
             why = {"code": error.code, "reason": error.reason, "budgets": self.key}
             out.settle(error.hash, "refused", {"genes": dict(genes), "proposer": proposer, **why})
             return
+        self._settle(candidate, proposer, out)
+
+    def _settle(self, candidate: Candidate, proposer: str, out: Round) -> None:
+        """Ask a candidate, or say why not."""
         document = _document(candidate, proposer=proposer)
         earlier = self._known.get(candidate.hash)
         if earlier is None:
@@ -216,6 +249,8 @@ class Rounds:
         if trial.status in ("failed", "refused"):
             return Past(genes, "failed" if trial.status == "failed" else "refused")
         found = figures(trial.document, self._weights, self._study.aggregate)
+        if not {*self._study.objectives, *self._study.budgets} <= found.keys():
+            return Past(genes, "failed")  # it ran before the study asked for this figure
         values = tuple(found[name] for name in self._study.objectives)
         if trial.status == "dropped":
             return Past(genes, "dropped", values, fidelity=trial.document["rung"])
@@ -234,6 +269,7 @@ def _document(candidate: Candidate, *, proposer: str) -> dict[str, Any]:
         "genes": dict(candidate.genes),
         "strip": [list(pair) for pair in candidate.strip],
         "costs": dict(candidate.costs),
+        "predicted": {name: asdict(found) for name, found in candidate.predicted.items()},
         "payload": dict(candidate.payload),
         "baseline": candidate.baseline,
         "proposer": proposer,

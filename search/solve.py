@@ -6,6 +6,7 @@ and the aggregate may have changed since the trials ran.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from typing import Any
 from archspec.errors import SpecError
 from archspec.quantities import Budget, find_quantity
 from search.evaluate import violations
-from search.figures import figures
+from search.figures import figures, measured, measurement_of
 from search.folder import read_ledger
 from search.front import (
     HypervolumePoint,
@@ -94,6 +95,7 @@ def solve(ledger: Ledger, *, budgets: Mapping[str, Budget] | None = None) -> Sea
         hypervolume_search=_history([row for row in searched if row.baseline is None], objectives),
         hypervolume_random=_history(_random(rows), objectives),
         proxy=_validity(run, trials, weights),
+        survey=survey,
     )
 
 
@@ -129,29 +131,46 @@ class _Question:
     def _box(self, name: str, direction: Any, rows: Sequence[Row]) -> Objective:
         quantity = find_quantity(name)
         budget = self.budgets.get(name)
+        known = [row.objectives[name] for row in rows if name in row.objectives]
+        limit = budget.limit(">=" if direction == "maximize" else "<=") if budget is not None else None
         if direction == "maximize":
-            floor = budget.value if budget is not None and budget.op == ">=" else quantity.least
-            return Objective(name, direction, quantity.unit, ideal=quantity.most, reference=floor)
-        worst = max((row.objectives[name] for row in rows if name in row.objectives), default=1.0)
-        ceiling = budget.value if budget is not None and budget.op == "<=" else worst
+            ideal = quantity.most if math.isfinite(quantity.most) else max(known, default=1.0)
+            floor = quantity.least if limit is None else limit
+            return Objective(name, direction, quantity.unit, ideal=ideal, reference=floor)
+        ceiling = max(known, default=1.0) if limit is None else limit
         return Objective(name, direction, quantity.unit, ideal=quantity.least, reference=ceiling)
 
 
 def _rows(ledger: Ledger, question: _Question) -> tuple[Row, ...]:
     trials = ledger.trials()
     finals = _finals(ledger)
-    latencies = {
-        key.spec: result for key, result in ledger.all_evidence("measurement") if key.fidelity == FINAL
-    }
+    measurements = _measurements(ledger)
     names = {
         t.document["of"]: t.document["baseline"]
         for t in trials
         if t.document.get("of") is not None and t.document.get("baseline")
     }
     return tuple(
-        _row(trial, question, finals.get(trial.spec, []), latencies.get(trial.spec), names.get(trial.number))
+        _row(
+            trial,
+            question,
+            finals.get(trial.spec, []),
+            measurements.get(trial.spec, {}),
+            names.get(trial.number),
+        )
         for trial in trials
     )
+
+
+def _measurements(ledger: Ledger) -> dict[str, dict[str, Interval]]:
+    """By spec, the figures measured last; those of the front's last measurement count more than the first."""
+    found: dict[str, dict[str, Interval]] = defaultdict(dict)
+    results = ledger.all_evidence("measurement")
+    for is_final in (False, True):
+        for key, result in results:
+            if (key.fidelity == FINAL) is is_final:
+                found[key.spec] |= measured(result)
+    return found
 
 
 def _finals(ledger: Ledger) -> dict[str, list[dict[str, Any]]]:
@@ -167,12 +186,11 @@ def _row(
     trial: Trial,
     question: _Question,
     finals: Sequence[Mapping[str, Any]],
-    latency: Mapping[str, Any] | None,
+    later: Mapping[str, Interval],
     named: str | None,
 ) -> Row:
-    d = dict(trial.document)
-    if latency is not None and trial.status == "done":
-        d["latency"] = latency
+    d = trial.document
+    figures_measured = measured(measurement_of(d)) | dict(later if trial.status == "done" else {})
     strip = tuple((token_mixer, channel_mixer) for token_mixer, channel_mixer in d.get("strip", ()))
     baseline = d.get("baseline") or named
     row = Row(
@@ -189,7 +207,7 @@ def _row(
         seconds=d.get("seconds", 0.0),
         rung=d.get("rung", "full"),
         cost=float(Fraction(d.get("cost", 1))),
-        latency=_interval(d["latency"]) if "latency" in d else None,
+        measured=figures_measured,
         scores={label: statistics.fmean(values) for label, values in d.get("scores", {}).items()},
         score_spread={label: max(values) - min(values) for label, values in d.get("scores", {}).items()},
         metrics=d.get("metrics", {}),
@@ -201,6 +219,10 @@ def _row(
     if trial.status != "done":
         return row
     found = figures(d, question.weights, question.aggregate)
+    found |= {name: figure.value for name, figure in figures_measured.items()}
+    if unknown := [name for name in question.objectives if name not in found]:
+        reason = f"{', '.join(unknown)}: not known of it, since it ran before the study asked"
+        return replace(row, status="failed", reason=reason)
     broken = violations(question.budgets, found)
     causality = _causality(finals)
     if causality == "failed":
@@ -213,17 +235,6 @@ def _row(
         causality=causality,
         test_scores=_means(finals, "score"),
         test_metrics=_mean_metrics(finals),
-    )
-
-
-def _interval(latency: Mapping[str, Any]) -> Interval:
-    return Interval(
-        value=latency["median_ms"],
-        low=latency["low_ms"],
-        high=latency["high_ms"],
-        n=latency["n"],
-        source="measured",
-        tier=latency["tier"],
     )
 
 

@@ -22,6 +22,7 @@ from search.executors import Setup
 from search.front import SearchResult
 from search.gates import survey
 from search.load import LoadedStudy, load_study
+from search.measuring import check_reported
 
 _MOST_WORKERS = 8
 
@@ -45,6 +46,7 @@ def run(
     plugins: Iterable[str] = (),
     listen: Listener = ignore,
     command: str = "",
+    reuse: Iterable[str | os.PathLike[str]] = (),
 ) -> SearchResult:
     """Search, or go on with a search that was stopped; the arguments given here replace the study's.
 
@@ -53,7 +55,8 @@ def run(
     jobs run: ``local``, ``ray`` or ``submitit``, with ``executor_options`` as ``KEY=VALUE``. ``log`` names
     trackers that hear of every trial: ``tensorboard``, ``mlflow``, ``wandb``. ``with_random`` trains as many
     random candidates afterwards, to compare with. ``deterministic`` makes the folder's tables and specs
-    repeat byte for byte: one worker, one thread, and no figure that is read off a clock.
+    repeat byte for byte: one worker, one thread, and no figure that is read off a clock. ``reuse`` adds
+    folders of earlier searches to the study's.
     """
     kind = executors.find_kind(executor)
     options = executors.read_options(kind, executor_options)
@@ -84,6 +87,7 @@ def run(
         storage=storage,
         listen=callbacks.heard_by(trackers, listen),
         locate=loaded.error,
+        reuse=(*loaded.reuse, *map(Path, reuse)),
         origin={
             "command": command,
             "executor": kind.kind,
@@ -108,7 +112,7 @@ def preview(
     asked = changed(loaded.study, trials=trials, seed=seed)
     n_workers = workers or default_workers(asked.target.device)
     evaluator = make_evaluator(loaded, asked, out, n_workers=n_workers)
-    seen = survey(evaluator, asked.budgets, seed=asked.seed, locate=loaded.error)
+    seen = survey(evaluator, asked.budgets, seed=asked.seed, locate=loaded.error, objectives=asked.objectives)
     evaluator.baselines()
     device = str(resolve_device(asked.target.device))
     return estimate(replace(loaded, study=asked), seen, out=out, n_workers=n_workers, device=device)
@@ -126,6 +130,7 @@ def make_evaluator(
     loaded: LoadedStudy, study: Study, out: Path, *, n_workers: int, deterministic: bool = False
 ) -> SpecEvaluator:
     """The evaluator of ``study``, which may differ from ``loaded.study`` in what the caller has changed."""
+    check_reported(study, resolve_device(study.target.device), loaded.error)
     limit = study.limits.memory
     memory = parse_memory(limit, total=psutil.virtual_memory().total)
     place = Place(

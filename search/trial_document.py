@@ -1,4 +1,4 @@
-"""What a finished trial's row holds of its results: scores, losses, metrics, latency, rungs, seconds."""
+"""What a finished trial's row holds of its results: scores, losses, metrics, measurement, rungs, seconds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def found_of(
     found["seconds"] = _seconds(ledger, [need for needs in climbed.values() for need in needs])
     for need in measured:
         if (result := ledger.evidence(need.key)) is not None:
-            found["latency"] = result
+            found["measurement"] = result
     return found
 
 

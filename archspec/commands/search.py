@@ -78,6 +78,10 @@ def search(
         Path | None,
         typer.Option(metavar="DIR", help="Derive the front of a search again; say which files differ."),
     ] = None,
+    reuse: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="Take over what an earlier search found; may be given again."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be searched and how long it would take.")
     ] = False,
@@ -135,6 +139,7 @@ def search(
                 deterministic=deterministic,
                 listen=listen,
                 command=command,
+                reuse=reuse or (),
             )
         except KeyboardInterrupt:
             progress.close()

@@ -98,8 +98,8 @@ def _objective(row: Row, name: str, result: SearchResult) -> Cell:
     if name not in row.objectives:
         return Cell("—", None)
     text, value = show(name, row.objectives[name]), row.objectives[name]
-    if name == "latency_ms" and row.latency is not None:
-        text += f" [{row.latency.low:.3g}, {row.latency.high:.3g}]"
+    if (measured := row.measured.get(name)) is not None:
+        text += f" [{measured.low:.3g}, {measured.high:.3g}]"
     elif (found := interval(row, name, result)) is not None:
         text += f" [{found[0]:.3f}, {found[1]:.3f}]"
     return Cell(text, value)

@@ -155,9 +155,9 @@ def _marks(points: list[dict[str, Any]], shape: str, size: int) -> Any:
 
 
 def error_bar(row: Row, quantity: str, result: SearchResult) -> tuple[float, float] | None:
-    """The quartiles of a measured latency, or 95 % of the mean over seeds of a score."""
-    if quantity == "latency_ms":
-        return None if row.latency is None else (row.latency.low, row.latency.high)
+    """The quartiles of a measured figure, or 95 % of the mean over seeds of a score."""
+    if (found := row.measured.get(quantity)) is not None:
+        return found.low, found.high
     return interval(row, quantity, result)
 
 

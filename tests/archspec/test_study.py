@@ -81,6 +81,11 @@ def test_a_study_with_every_default() -> None:
         ("latency_ms", "<= 250 us", 0.25),
         ("score.copy", ">= .5", 0.5),
         ("loss", "<= 2.2", 2.2),
+        ("decode_ms", "<= 500 us", 0.5),
+        ("throughput", ">= 12k tokens/s", 12_000.0),
+        ("throughput", ">= 800 tokens/s", 800.0),
+        ("peak_memory", "<= 2 GiB", 2.0**31),
+        ("energy_j", "<= 40 mJ", 0.04),
     ],
 )
 def test_budgets_are_read_with_their_units(quantity: str, text: str, value: float) -> None:
@@ -98,9 +103,32 @@ def test_a_budget_includes_its_bound() -> None:
     assert (most.excess(12), most.excess(10), least.excess(0.75)) == (2, 0, -0.25)
 
 
+def test_a_budget_may_have_two_sides() -> None:
+    both = Budget.model_validate({"quantity": "params", "text": ">= 100k, <= 0.3M"})
+    assert [both.allows(n) for n in (99_999, 100_000, 300_000, 300_001)] == [False, True, True, False]
+    assert (both.excess(90_000), both.excess(310_000), both.excess(150_000)) == (10_000, 10_000, -50_000)
+    assert (both.limit("<="), both.limit(">=")) == (300_000, 100_000)
+    assert str(both) == "params >= 100k, <= 0.3M"
+    turned = Budget.model_validate({"quantity": "params", "text": "<= 300k, >= 100k"})
+    assert sorted(turned.key[::2]) == sorted(both.key[::2])
+    assert [str(side) for side in both.sides] == ["params >= 100000", "params <= 300000"]
+    assert Budget.model_validate(both.model_dump()) == both
+
+
 @pytest.mark.parametrize(
     ("wrong", "expected"),
     [
+        (
+            'params: ">= 300k, <= 100k"',
+            "6:19 budgets.params: the budgets contradict each other: no number is >= 300000 and <= 100000",
+        ),
+        ('params: "<= 3, <= 5"', "6:19 budgets.params: two limits '<=' on params"),
+        (
+            'params: "<= 3, >= 1, <= 5"',
+            "6:19 budgets.params: a budget is '<= number' or '>= number', got '<= 3, >= 1, <= 5'",
+        ),
+        ('params: "== 3"', "6:19 budgets.params: a budget is '<= number' or '>= number', got '== 3'"),
+        ('energy_j: "<= 3 W"', "6:21 budgets.energy_j: energy_j has no unit 'W'"),
         ('params: "< 3"', "6:19 budgets.params: a budget is '<= number' or '>= number', got '< 3'"),
         ("params: 300", "6:19 budgets.params: a budget is '<= number' or '>= number', got 300"),
         ('parms: "<= 3"', "6:18 budgets.parms: unknown quantity 'parms'"),

@@ -76,18 +76,26 @@ def test_a_measurement_is_of_the_target_s_threads_and_gives_them_back(do: dict[s
         "batch_size": 1, "seq_len": 8, "phase": "prefill", "dtype": "float32", "device": "cpu",
         "device_name": "here", "threads": 2,
     }  # fmt: skip
-    job = {"spec": SPEC, "target": target, "effort": {"min_runs": 3, "min_seconds": 0.0}, "seed": 0}
+    figures = ["latency_ms", "decode_ms", "train_step_ms", "throughput"]
+    effort = {"min_runs": 3, "min_seconds": 0.0}
+    job = {"spec": SPEC, "target": target, "figures": figures, "effort": effort, "seed": 0}
     before = torch.get_num_threads()
     found = do["measure"](job)
     assert torch.get_num_threads() == before
-    assert found["low_ms"] <= found["median_ms"] <= found["high_ms"]
+    assert list(found["figures"]) == figures
+    for figure in found["figures"].values():
+        assert 0 < figure["low"] <= figure["value"] <= figure["high"]
     assert (found["tier"], found["device"]) == ("eager", "here")
+    prefill, speed = found["figures"]["latency_ms"], found["figures"]["throughput"]
+    assert speed["value"] == pytest.approx(8 / (prefill["value"] / 1e3)), "of the same runs"
+    assert speed["low"] == pytest.approx(8 / (prefill["high"] / 1e3))
+    assert found["figures"]["train_step_ms"]["value"] > found["figures"]["decode_ms"]["value"]
 
 
 def test_a_spec_that_is_not_causal_as_promised_is_an_error_at_the_measurement(do: dict[str, Any]) -> None:
     leaky = SPEC.replace("{token_mixer: none}", "{token_mixer: hydra}")
     with pytest.raises(SpecError, match="causal"):
-        do["measure"]({"spec": leaky, "target": {"threads": 1}, "effort": {}, "seed": 0})
+        do["measure"]({"spec": leaky, "target": {"threads": 1}, "figures": [], "effort": {}, "seed": 0})
 
 
 def result(**changes: Any) -> TrainResult:

@@ -40,7 +40,7 @@ def row(trial: int, score: float, latency: float, **more: object) -> Row:
         "objectives": {"score": score, "latency_ms": latency},
         "costs": {"params": 52_000 + trial, "flops": 10**7},
         "scores": {"copy": score, "parity": score},
-        "latency": Interval(latency, latency * 0.95, latency * 1.1, 30, "measured"),
+        "measured": {"latency_ms": Interval(latency, latency * 0.95, latency * 1.1, 30, "measured")},
         "feasible": True,
     }
     return Row(**(fields | more))  # type: ignore[arg-type]

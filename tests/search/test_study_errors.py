@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -120,13 +121,19 @@ def test_a_good_study_is_loaded_with_its_space_and_baselines(tmp_path: Path) -> 
         ("{token_mixer: attention}", "{token_mixr: attention}", 12, "baselines", "the space has no gene"),
         ("{token_mixer: attention}", "{token_mixer: hydra}", 12, "baselines", "'hydra' is no value of"),
         ("{token_mixer: attention}", "nowhere.yaml", 12, "baselines", "no such file"),
+        ("latency_ms: minimize", "energy_j: minimize", 5, "objectives", "the device cpu reports no energy"),
+        ("params:", "peak_memory:", 6, "budgets", "inference_peak and train_peak are closed forms"),
     ],
 )
 def test_what_a_study_names_must_be_there_and_fit(
     old: str, new: str, line: int, path: str, message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(SpecError) as caught:
-        load_study(write(tmp_path, study=changed(old, new)))
+        load_study(
+            write(
+                tmp_path, study=changed(old, new).replace('peak_memory: "<= 20k"', 'peak_memory: "<= 2 GiB"')
+            )
+        )
     (problem,) = caught.value.problems
     assert message in problem.message
     assert problem.line == line
@@ -183,6 +190,77 @@ class TestTheCommand:
         assert "study.yaml:6:19: budgets.params: no candidate meets 'params <= 100'" in done.err
         assert "the cheapest candidate" in done.err
         assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize(
+        ("old", "new", "message"),
+        [
+            ('"<= 20k"', '">= 30k, <= 20k"', "study.yaml:6:19: budgets.params: the budgets contradict each other"),
+            ('"<= 20k"', "300k", "study.yaml:6:19: budgets.params: a budget is '<= number' or '>= number'"),
+            ('"<= 20k"', '"<= 20k parameters"', "params has no unit 'k parameters'"),
+            ("latency_ms: minimize", "latency: minimize", "unknown quantity 'latency'"),
+            ("latency_ms: minimize", "params_embedding: minimize", "every candidate has params_embedding 512"),
+            ("kind: copy", "kind: coppy", "study.yaml:4:9: tasks[0]: unknown task 'coppy'"),
+            ("trials: 3", "trials: 0", "study.yaml:10"),
+            ("{device: cpu}", "{device: gpu}", "study.yaml:7"),
+            ("{device: cpu}", "{device: cpu, seq_len: 4096}", "target.seq_len 4096 is more than input.seq_len 32"),
+            ("batch: 2", "proposer: tpee", "unknown proposer 'tpee'"),
+            ("batch: 2", "reuse: runs/old", "study.yaml:11"),
+            ("batch: 2", "warm_start: [a.yaml]", "study.yaml:11"),
+            ("space: space.yaml", "space: study.yaml", "study.yaml"),
+            ("budgets:", "budget:", "study.yaml:6:1"),
+        ],
+    )  # fmt: skip
+    def test_a_slip_is_one_message_and_nothing_is_written(
+        self, old: str, new: str, message: str, archspec: Command, tmp_path: Path
+    ) -> None:
+        write(tmp_path, study=changed(old, new))
+        done = archspec("search", "study.yaml", "--out", "out")
+        assert done.code == 1
+        assert message in done.err
+        assert done.err.count("error:") == 1, done.err
+        assert "Traceback" not in done.err
+        assert not (tmp_path / "out").exists()
+
+    def test_an_objective_that_its_budget_fixes_is_told(self, archspec: Command, tmp_path: Path) -> None:
+        study = changed("latency_ms: minimize", "params: minimize").replace("<= 20k", "<= 20k, >= 20k")
+        write(tmp_path, study=study)
+        done = archspec("search", "study.yaml", "--out", "out")
+        assert done.code == 1
+        assert "'params' is fixed by its budget '<= 20k, >= 20k'" in done.err
+
+    def test_a_space_whose_fillings_are_one_architecture_is_told(
+        self, archspec: Command, tmp_path: Path
+    ) -> None:
+        mixer = "{choice: {a: {kind: pool}, b: {kind: pool}}}"
+        space = "\n".join(line for line in SPACE.splitlines() if "choice" not in line)
+        space = space.replace("layers:", f"layers:\n  - token_mixer: {mixer}") + "\n"
+        study = "\n".join(line for line in STUDY.splitlines() if "baselines" not in line) + "\n"
+        write(tmp_path, study=study, space=space)
+        done = archspec("search", "study.yaml", "--out", "out")
+        assert done.code == 1
+        assert "study.yaml:3:8: space: all 2 fillings are one architecture" in done.err
+
+    @pytest.mark.parametrize("url", ["sqlite:////nowhere/at/all.db", "not a url", "redis+x://here"])
+    def test_a_storage_that_is_not_there_is_told_before_anything_runs(
+        self, url: str, archspec: Command, tmp_path: Path
+    ) -> None:
+        write(tmp_path)
+        done = archspec("search", "study.yaml", "--out", "out", "--storage", url)
+        assert done.code == 1
+        assert "cannot be used" in done.err
+        assert not (tmp_path / "out").exists()
+
+    def test_a_ledger_of_a_newer_version_is_told(self, archspec: Command, tmp_path: Path) -> None:
+        write(tmp_path)
+        (tmp_path / "out").mkdir()
+        db = sqlite3.connect(tmp_path / "out" / "ledger.sqlite")
+        db.execute("PRAGMA user_version = 99")
+        db.execute("CREATE TABLE later (a)")
+        db.close()
+        for arguments in (("search", "study.yaml", "--out", "out"), ("front", "out")):
+            done = archspec(*arguments)
+            assert done.code == 1
+            assert "written by a newer archspec (ledger 99" in done.err
 
     def test_a_missing_corpus_is_told_before_anything_is_written(
         self, archspec: Command, tmp_path: Path
