@@ -192,9 +192,11 @@ class _Run:
 
         def after(number: int, failure: str) -> None:
             trial = self._finished[number]
-            results = (self._ledger.evidence(need.key) for need in lacking[number])
-            found = {"measurement": result for result in results if result is not None}
-            self._finished[number] = replace(trial, document={**trial.document, **found})
+            for need in lacking[number]:
+                if (result := self._ledger.evidence(need.key)) is not None:
+                    self._finished[number] = replace(
+                        trial, document={**trial.document, "measurement": result}
+                    )
             self.rounds.hear([self._finished[number]])
 
         self._dispatcher(self._deadline).run(lacking, at_once=1, settle=after)
