@@ -127,7 +127,10 @@ def graph_table(dataset: str) -> Table:
     for number, row in raw.items():
         link, *chosen = (int(digit) for digit in f"{number:05d}")
         names = [_GRAPH_OPS[op] for op in chosen]
-        genes = {"links": "".join(map(str, _GRAPH_LINKS[link])), **dict(zip(_GRAPH_NODES, names, strict=True))}
+        genes = {
+            "links": "".join(map(str, _GRAPH_LINKS[link])),
+            **dict(zip(_GRAPH_NODES, names, strict=True)),
+        }
         entries[_graph_key(genes)] = Entry(
             genes=genes,
             strip=tuple((name, "none") for name in names),

@@ -93,7 +93,9 @@ class Variant:
     warm: tuple[str, ...] = field(default=())  # keys of entries that are evaluated first
 
 
-def study_of(problem: Problem, proposer: str, *, trials: int, batch: int, seed: int, variant: Variant) -> Study:
+def study_of(
+    problem: Problem, proposer: str, *, trials: int, batch: int, seed: int, variant: Variant
+) -> Study:
     """The study; without rejection, latency and size are outcomes and their budgets are learnt."""
     latency, size = ("latency_ms", "params") if variant.rejection else ("loss.latency", "loss.size")
     written = {

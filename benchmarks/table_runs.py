@@ -32,7 +32,9 @@ def run_search(
     """A study through ``search.driver.search``, with a ledger in a folder that is deleted afterwards."""
     variant = variant or Variant()
     begun = time.process_time()
-    study = study_of(problem, proposer, trials=trials - len(variant.warm), batch=batch, seed=seed, variant=variant)
+    study = study_of(
+        problem, proposer, trials=trials - len(variant.warm), batch=batch, seed=seed, variant=variant
+    )
     evaluator = TableEvaluator(problem, seed=seed, variant=variant)
     with tempfile.TemporaryDirectory() as folder:
         search(study, evaluator, Path(folder), make_executor=make_executor(problem.table))
