@@ -169,7 +169,10 @@ def summary(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
         lines.append(
             f"| {table} | {budget} | {method} | {len(runs)} | {' | '.join(cells)} | {text} | {reached} |"
         )
-    head = "| table | latency budget | method | seeds | 25 | 50 | 100 | 200 | minus random at 100 [95 %] | reaches random@500 at |\n"
+    head = (
+        "| table | latency budget | method | seeds | 25 | 50 | 100 | 200 "
+        "| minus random at 100 [95 %] | reaches random@500 at |\n"
+    )
     return out, head + "|---" * 10 + "|\n" + "\n".join(lines)
 
 

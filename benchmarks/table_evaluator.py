@@ -32,7 +32,7 @@ Measured = Literal["score", "latency", "size"]
 
 @dataclass(frozen=True)
 class Problem:
-    """A table under two budgets. ``reference`` is (least score, latency budget); it bounds the hypervolume."""
+    """A table under two budgets; ``reference``, (least score, latency budget), bounds the hypervolume."""
 
     table: Table
     name: str
@@ -125,7 +125,7 @@ class _Forgetful(Genome):
 class TableEvaluator:
     """Genes -> the table's entry. ``candidate`` gives the table's own spelling of the genes."""
 
-    def __init__(self, problem: Problem, *, seed: int, variant: Variant = Variant()):  # noqa: B008 (frozen)
+    def __init__(self, problem: Problem, *, seed: int, variant: Variant = Variant()):
         self._problem, self._table, self._variant, self._seed = problem, problem.table, variant, seed
         self.genome = self._table.genome if variant.deduplication else _Forgetful(self._table.genome.genes)
         kinds = _TASKS[:1] if variant.rejection else _TASKS

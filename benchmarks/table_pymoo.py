@@ -10,10 +10,10 @@ from pymoo.algorithms.moo.nsga2 import NSGA2
 from pymoo.core.duplicate import DuplicateElimination
 from pymoo.core.problem import Problem as Space
 from pymoo.core.sampling import Sampling
+from pymoo.core.termination import NoTermination
 from pymoo.operators.crossover.ux import UX
 from pymoo.operators.mutation.pm import PM
 from pymoo.operators.repair.rounding import RoundingRepair
-from pymoo.core.termination import NoTermination
 from table_evaluator import Problem, TableEvaluator, noisy_score
 from table_runs import Run
 

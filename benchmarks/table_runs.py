@@ -1,4 +1,4 @@
-"""One search on a complete table: which entries were evaluated, in order, and what they are worth together."""
+"""One search on a complete table: what was evaluated, in order, and what it is worth together."""
 
 from __future__ import annotations
 
