@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 
 import numpy as np
@@ -33,8 +34,9 @@ def ranks(points: Sequence[Point]) -> list[int]:
 def hypervolume(points: Sequence[Point], reference: Point) -> float:
     """The volume between ``points`` and ``reference``: of all that some point is no worse than."""
     inside = [p for p in points if all(x < r for x, r in zip(p, reference, strict=True))]
-    front = [p for p, rank in zip(inside, ranks(inside), strict=True) if rank == 0]
-    return _volume(sorted(set(front)), reference)
+    if len(reference) <= 2:  # its sweep passes over dominated points
+        return _volume(sorted(set(inside)), reference)
+    return _volume(_non_dominated(inside), reference)
 
 
 def improvements(
@@ -49,6 +51,8 @@ def improvements(
     gains = np.zeros(len(candidates))
     for index, candidate in enumerate(candidates):
         if any(x >= r for x, r in zip(candidate, reference, strict=True)):
+            continue
+        if any(all(map(operator.le, p, candidate)) for p in best):
             continue
         box = math.prod(r - x for x, r in zip(candidate, reference, strict=True))
         moved = [tuple(map(max, p, candidate)) for p in best]

@@ -11,7 +11,7 @@ import random
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import spearmanr
+from scipy.stats import norm, rankdata, spearmanr
 from sklearn.ensemble import ExtraTreesRegressor
 
 Array = npt.NDArray[np.float64]
@@ -26,8 +26,8 @@ class Surrogate:
     """Fitted to ``features`` (n, d), standardised, and ``values`` (n,); deterministic in ``seed``."""
 
     def __init__(self, features: Array, values: Array, *, seed: int):
-        self._mean, self._spread = float(values.mean()), float(values.std()) or 1.0
-        target = (values - self._mean) / self._spread
+        self._scores = _NormalScores(values)
+        target = self._scores.target
         self._ridge = _Ridge(features, target, seed=seed)
         self._trees = _Trees(features, target, seed=seed)
         found = np.array([self._ridge.correlation, self._trees.correlation])
@@ -39,8 +39,31 @@ class Surrogate:
         """One plausible prediction for each row, in the units of the values."""
         ridge, trees = self._ridge.draw(features, rng), self._trees.draw(features, rng)
         mixed = self._weights[0] * ridge + self._weights[1] * trees
-        scaled: Array = self._mean + self._spread * mixed
-        return scaled
+        return self._scores.values(mixed)
+
+
+class _NormalScores:
+    """Values by their ranks, spread as a normal distribution is: a few very bad ones do not rule the fit.
+
+    The way back is linear between the values that were seen, and goes on beyond them as the outer quarter
+    does.
+    """
+
+    def __init__(self, values: Array):
+        n = len(values)
+        self.target: Array = norm.ppf((rankdata(values) - 0.5) / n)
+        self._from, first = np.unique(self.target, return_index=True)
+        self._to = values[first]
+
+    def values(self, scores: Array) -> Array:
+        x, y = self._from, self._to
+        found: Array = np.interp(scores, x, y)
+        quarter = len(x) // 4
+        if quarter > 0:
+            below, above = scores < x[0], scores > x[-1]
+            found[below] += (scores[below] - x[0]) * (y[quarter] - y[0]) / (x[quarter] - x[0])
+            found[above] += (scores[above] - x[-1]) * (y[-1] - y[-1 - quarter]) / (x[-1] - x[-1 - quarter])
+        return found
 
 
 class _Ridge:

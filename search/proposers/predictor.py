@@ -17,7 +17,7 @@ import numpy as np
 
 from search.features import Array, Features
 from search.pareto import Point, improvements
-from search.population import child, excess, parents, seen_hashes, smaller_is_better
+from search.population import child, excess, parents, smaller_is_better
 from search.proposers import Past, Proposer, Screened
 from search.proposers.evolution import EvolutionProposer
 from search.surrogate import Surrogate
@@ -45,10 +45,12 @@ class PredictorProposer(Proposer):
 
     def propose(self, history: Sequence[Past], *, k: int, seed: int) -> list[dict[str, Any]]:
         rng = random.Random(seed)  # noqa: S311
-        known = self._known(history)
+        screened = [self.problem.screen(past.genes) for past in history]
+        known = self._known(history, screened)
+        taken = {row.hash for row in screened if row is not None}
         evolution = EvolutionProposer(self.problem)
         if len(known.rows) < N_STARTUP:
-            return evolution.propose([], k=k, seed=seed) if not known.rows else self._first(history, k, rng)
+            return evolution.propose([], k=k, seed=seed) if not known.rows else self._first(taken, k, rng)
         features = Features(self.genome, known.rows)
         seen = features(known.rows)
         surrogates = {
@@ -59,12 +61,12 @@ class PredictorProposer(Proposer):
         if surrogates and max(s.correlation for s in surrogates.values()) < TRUSTED:
             return evolution.propose(history, k=k, seed=seed)
         limits = Surrogate(seen, known.beyond, seed=seed) if known.beyond.any() else None
-        pool = self._pool(history, rng)
+        pool = self._pool(history, taken, rng)
+        rows = features(pool)
         chosen: list[dict[str, Any]] = []
         front = [tuple(row) for row in known.values[known.beyond == 0]]
         scale = _Scale(known.values)
         while pool and len(chosen) < k:
-            rows = features(pool)
             points = self._points(pool, rows, surrogates, rng)
             gains = improvements(scale.all(front), scale.all(map(tuple, points)), scale.reference)
             if limits is not None:
@@ -73,24 +75,23 @@ class PredictorProposer(Proposer):
             chosen.append(dict(pool[best].genes))
             front.append(tuple(points[best]))
             pool.pop(best)
+            rows = np.delete(rows, best, axis=0)
         return chosen
 
-    def _first(self, history: Sequence[Past], k: int, rng: random.Random) -> list[dict[str, Any]]:
-        seen = seen_hashes(self.problem, history)
+    def _first(self, seen: set[str], k: int, rng: random.Random) -> list[dict[str, Any]]:
         return [dict(row.genes) for row in self._fresh(seen, rng, k, lambda: self.genome.sample(rng))]
 
-    def _known(self, history: Sequence[Past]) -> _Known:
+    def _known(self, history: Sequence[Past], screened: Sequence[Screened | None]) -> _Known:
         rows, values, beyond = [], [], []
-        for past in history:
-            if past.state == "done" and (screened := self.problem.screen(past.genes)) is not None:
-                rows.append(screened)
+        for past, row in zip(history, screened, strict=True):
+            if past.state == "done" and row is not None:
+                rows.append(row)
                 values.append(smaller_is_better(past.values, self.directions))
                 beyond.append(excess(past))
         return _Known(rows, np.array(values, dtype=np.float64), np.array(beyond, dtype=np.float64))
 
-    def _pool(self, history: Sequence[Past], rng: random.Random) -> list[Screened]:
+    def _pool(self, history: Sequence[Past], seen: set[str], rng: random.Random) -> list[Screened]:
         """Feasible candidates that nobody has evaluated, most of them children of the front."""
-        seen = seen_hashes(self.problem, history)
         best = parents(history, self.directions, n=_N_PARENTS)
 
         def one() -> dict[str, Any]:

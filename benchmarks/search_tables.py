@@ -1,0 +1,236 @@
+"""Our default proposer beside others on complete public tables, through our own driver, rounds and ledger.
+
+    python benchmarks/search_tables.py [--seeds 20] [--parts main,ablation] [--out runs/search.jsonl] [--save]
+
+Every run is a line of ``--out``; what is there already is not run again, so a run that was killed goes on.
+A value is the hypervolume of the true (mean over training seeds) accuracies and latencies of what was
+evaluated within both budgets, over that of the whole table. The reference point is the 5 % quantile of the
+feasible accuracies and the latency budget. The search sees the accuracy of one training seed. pymoo's NSGA-II
+(population 20) draws feasible, unseen candidates in its own sampling and mating.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from public_tables import Table, cell_table, graph_table
+from record import provenance, save
+from table_evaluator import Problem, Variant, problem, true_point
+from table_pymoo import run_pymoo
+from table_runs import curve, run_search
+
+BATCH = 4
+MARKS = (25, 50, 100, 200)
+DEFAULT = "predictor"
+_N_BOOTSTRAPS = 10_000
+_N_WARM = 8
+
+_CELL = {"wide": (0.27, 0.27), "tight": (0.13, 0.27)}  # quantiles of latency and parameters
+_GRAPH = {"wide": (0.45, 0.45), "tight": (0.22, 0.45)}
+_TABLES: Mapping[str, tuple[Callable[[], Table], Mapping[str, tuple[float, float]]]] = {
+    "cifar100": (lambda: cell_table("cifar100"), _CELL),
+    "arxiv": (lambda: graph_table("arxiv"), _GRAPH),
+    "cifar10": (lambda: cell_table("cifar10"), _CELL),
+}
+_WARM_FROM = {"cifar100": "cifar10", "cifar10": "cifar100"}  # arxiv: another citation graph
+_METHODS = {"predictor": 200, "random": 500, "evolution": 200, "tpe": 200, "nsga2": 200, "pymoo": 200}
+_ABLATIONS = {
+    "no rejection": Variant(rejection=False),
+    "no deduplication": Variant(deduplication=False),
+    "warm start": Variant(),
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One line of the result: ``method`` is a proposer, ``pymoo``, or an ablation of the default."""
+
+    table: str
+    budget: str
+    method: str
+    trials: int
+    seed: int
+
+    @property
+    def key(self) -> tuple[str, str, str, int]:
+        return self.table, self.budget, self.method, self.seed
+
+
+@cache
+def find_problem(table: str, budget: str) -> Problem:
+    """A table under one of its two latency budgets."""
+    load, budgets = _TABLES[table]
+    latency, params = budgets[budget]
+    return problem(load(), f"{table}-{budget}", latency_quantile=latency, params_quantile=params)
+
+
+def tasks(parts: set[str], n_seeds: int, chosen: set[str]) -> Iterator[Task]:
+    """Seed by seed, so that an interrupted run has all methods with fewer seeds."""
+    for seed in range(n_seeds):
+        for table in (t for t in _TABLES if t in chosen):
+            for budget in ("wide", "tight"):
+                if "main" in parts:
+                    for method, trials in _METHODS.items():
+                        yield Task(table, budget, method, trials, seed)
+            if "ablation" in parts:
+                for method in _ABLATIONS:
+                    yield Task(table, "wide", method, 100, seed)
+
+
+def run(task: Task) -> dict[str, Any]:
+    """Evaluate one task; the document says what it is and the ratio after each evaluation."""
+    place = find_problem(task.table, task.budget)
+    if task.method == "pymoo":
+        found = run_pymoo(place, trials=task.trials, seed=task.seed)
+    else:
+        variant = _ABLATIONS.get(task.method, Variant())
+        if task.method == "warm start":
+            variant = Variant(warm=_warm(task.table, task.budget))
+        proposer = DEFAULT if task.method in _ABLATIONS else task.method
+        found = run_search(place, proposer, trials=task.trials, batch=BATCH, seed=task.seed, variant=variant)
+    return {
+        "table": task.table,
+        "budget": task.budget,
+        "method": task.method,
+        "seed": task.seed,
+        "refused": found.n_refused,
+        "duplicates": len(found.evaluated) - len(set(found.evaluated)),
+        "infeasible": sum(not place.allows(place.table.entries[key]) for key in found.evaluated),
+        "cpu_s": round(found.seconds, 3),
+        "ratios": [round(ratio, 5) for ratio in curve(place, found.evaluated)],
+    }
+
+
+@cache
+def _warm(table: str, budget: str) -> tuple[str, ...]:
+    """The best of a 100-evaluation search of ours on another data set, with a seed of its own."""
+    other = graph_table("cora") if table == "arxiv" else cell_table(_WARM_FROM[table])
+    latency, params = _TABLES[table][1][budget]
+    there = problem(other, "earlier", latency_quantile=latency, params_quantile=params)
+    found = run_search(there, DEFAULT, trials=100, batch=BATCH, seed=1_000)
+    points = {key: true_point(other.entries[key]) for key in found.evaluated}
+    front = [
+        key
+        for key, (a, b) in points.items()
+        if not any(x <= a and y <= b and (x, y) != (a, b) for x, y in points.values())
+    ]
+    front = sorted(front, key=lambda key: points[key])
+    here = find_problem(table, budget).table.entries
+    return tuple(key for key in front if key in here)[:_N_WARM]
+
+
+def interval(differences: list[float]) -> tuple[float, float, float]:
+    """Mean and a 95 % percentile bootstrap over seeds of paired differences."""
+    values = np.array(differences)
+    drawn = np.random.default_rng(0).integers(len(values), size=(_N_BOOTSTRAPS, len(values)))
+    low, high = np.quantile(values[drawn].mean(axis=1), [0.025, 0.975])
+    return float(values.mean()), float(low), float(high)
+
+
+def first_reaching(ratios: list[float], goal: float) -> int | None:
+    """After how many evaluations ``goal`` is reached."""
+    return next((n for n, ratio in enumerate(ratios, 1) if ratio >= goal), None)
+
+
+def summary(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
+    """Means at the marks, the paired difference to random at 100, and how soon random's 500 is reached."""
+    groups: dict[tuple[str, str, str], dict[int, list[float]]] = {}
+    for row in rows:
+        groups.setdefault((row["table"], row["budget"], row["method"]), {})[row["seed"]] = row["ratios"]
+    lines, out = [], []
+    for (table, budget, method), runs in sorted(groups.items()):
+        random = groups.get((table, budget, "random"), {})
+        found: dict[str, Any] = {"table": table, "budget": budget, "method": method, "seeds": len(runs)}
+        for mark in MARKS:
+            values = [r[mark - 1] for r in runs.values() if len(r) >= mark]
+            found[f"at_{mark}"] = round(float(np.mean(values)), 4) if values else None
+        common = sorted(set(runs) & set(random))
+        if method != "random" and common:
+            found["minus_random_at_100"] = [
+                round(x, 4) for x in interval([runs[s][99] - random[s][99] for s in common])
+            ]
+        if random:
+            goal = float(np.mean([r[499] for r in random.values()]))
+            average = np.mean([r[: min(map(len, runs.values()))] for r in runs.values()], axis=0)
+            found["reaches_mean_random_500_at"] = first_reaching(list(average), goal)
+        out.append(found)
+        cells = [str(found.get(f"at_{mark}") or "") for mark in MARKS]
+        gain = found.get("minus_random_at_100")
+        text = "" if gain is None else f"{gain[0]:+.3f} [{gain[1]:+.3f}, {gain[2]:+.3f}]"
+        reached = found.get("reaches_mean_random_500_at") or "not"
+        lines.append(
+            f"| {table} | {budget} | {method} | {len(runs)} | {' | '.join(cells)} | {text} | {reached} |"
+        )
+    head = (
+        "| table | latency budget | method | seeds | 25 | 50 | 100 | 200 "
+        "| minus random at 100 [95 %] | reaches random@500 at |\n"
+    )
+    return out, head + "|---" * 10 + "|\n" + "\n".join(lines)
+
+
+def _problems(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    found = []
+    for table, budget in sorted({(row["table"], row["budget"]) for row in rows}):
+        p = find_problem(table, budget)
+        limits = {"latency_ms": p.latency_ms, "params": p.params}
+        found.append(
+            {"table": table, "budget": budget, "source": p.table.source, **limits, "feasible": p.feasible,
+             "reference": p.reference}
+        )  # fmt: skip
+    return found
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Runs that are finished; a line that a kill cut off is left out."""
+    found = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return found
+
+
+def main() -> None:
+    """Run what is missing, print the summary."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--parts", default="main,ablation")
+    parser.add_argument("--tables", default=",".join(_TABLES))
+    parser.add_argument("--methods", default="", help="only these, with commas between them")
+    parser.add_argument("--out", type=Path, default=Path("runs/search_tables.jsonl"))
+    parser.add_argument("--save", action="store_true")
+    args = parser.parse_args()
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    done = {(r["table"], r["budget"], r["method"], r["seed"]) for r in read_rows(args.out)}
+    for task in tasks(set(args.parts.split(",")), args.seeds, set(args.tables.split(","))):
+        if task.key in done or (args.methods and task.method not in args.methods.split(",")):
+            continue
+        row = run(task)
+        with args.out.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        print(*task.key, row["ratios"][min(99, len(row["ratios"]) - 1)], row["cpu_s"], file=sys.stderr)
+    rows = read_rows(args.out)
+    found, table = summary(rows)
+    print(table)
+    if args.save:
+        document = {
+            **provenance(),
+            "batch": BATCH,
+            "what": __doc__,
+            "problems": _problems(rows),
+            "results": found,
+        }
+        save("search", document, table)
+
+
+if __name__ == "__main__":
+    main()

