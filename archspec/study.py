@@ -25,6 +25,7 @@ from archspec.closed import Closed
 from archspec.components import spec_problem
 from archspec.cost import Dtype, Phase
 from archspec.errors import did_you_mean
+from archspec.fidelity import Fidelity, ScoreBy
 from archspec.quantities import Budget, find_quantity
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}$")]
@@ -116,12 +117,6 @@ class Target(Closed):
     )
 
 
-class Fidelity(Closed):
-    """How far candidates are trained: every one for the whole recipe."""
-
-    rungs: Annotated[tuple[Literal["full"], ...], Field(min_length=1, max_length=1)] = ("full",)
-
-
 def parse_memory(value: str | int, *, total: int) -> int:
     """``"4 GiB"``, ``"50%"`` of ``total`` or a number of bytes -> bytes."""
     text = str(value).strip()
@@ -171,7 +166,6 @@ class Study(Closed):
     )
     target: Target = Target()
     recipe: RecipeSlot = Field(default_factory=dict, validate_default=True)
-    fidelity: Fidelity = Fidelity()
     proxy: Literal["none"] = "none"
     aggregate: Literal["mean", "min"] = Field(
         "mean",
@@ -186,11 +180,33 @@ class Study(Closed):
     )
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     seeds: Annotated[int, Field(ge=1, le=100)] = Field(1, description="trainings of each candidate and task")
+    fidelity: Fidelity = Fidelity()
+    score_by: ScoreBy = Field(
+        "final",
+        description="what a training's score is: the last one, the mean over its steps (area), or the share "
+        "of the steps that is left when it reaches {steps_to: 0.9}, 0 if it never does",
+    )
     baselines: dict[Name, str | dict[str, Scalar]] = Field(
         default_factory=dict,
         description="trained alike and marked: a spec's path, or genes (the others take their first value)",
     )
     limits: Limits = Limits()
+
+    @field_validator("fidelity")
+    @classmethod
+    def _rungs_go_up(cls, fidelity: Fidelity, info: ValidationInfo) -> Fidelity:
+        if "seeds" in info.data:
+            fidelity.check_seeds(info.data["seeds"])
+        return fidelity
+
+    @model_validator(mode="after")
+    def _rungs_tell_something(self) -> Study:
+        learned = [n for n in (*self.objectives, *self.budgets) if n.partition(".")[0] in ("score", "loss")]
+        if self.fidelity.is_ladder and not learned:
+            raise spec_problem(
+                "fidelity: rungs rank what training gives, but no objective or budget is a score or a loss"
+            )
+        return self
 
     @property
     def labels(self) -> tuple[str, ...]:

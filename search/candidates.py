@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import platform
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -29,6 +32,7 @@ from search.layers import layer_pairs, without_empty_layers
 from search.ledger import EvidenceKey
 from search.load import LoadedStudy
 from search.solve import FINAL
+from search.stretch import folder_of, reached, twins
 from search.tasks.contract import Task, TaskConfig
 
 _TIER = "eager"
@@ -52,7 +56,7 @@ class SpecEvaluator:
         self._loaded, self._place = loaded, place
         self._study = loaded.study
         self._labelled = dict(zip(self._study.labels, loaded.task_configs, strict=True))
-        self._built: dict[tuple[str, bool], Task] = {}
+        self._built: dict[tuple[str, Fraction], Task] = {}
         self._cache: dict[tuple[Any, ...], Candidate | Unfit] = {}
         self.genome = Genome(tuple(_gene(hole) for hole in loaded.space.holes))
         self.tasks = tuple(self._task_info(label, config) for label, config in self._labelled.items())
@@ -94,11 +98,20 @@ class SpecEvaluator:
 
     def training(self, candidate: Candidate) -> list[Need]:
         """Every task with every seed."""
+        return self.rung(candidate, len(self._study.fidelity.rungs) - 1)
+
+    def rung(self, candidate: Candidate, index: int) -> list[Need]:
+        """Every task with the seeds of a rung, up to there."""
+        rung = self._study.fidelity.rungs[index]
         return [
-            self._training(candidate, label, seed)
+            self._training(candidate, label, seed, index)
             for label in self._labelled
-            for seed in self._training_seeds
+            for seed in self._training_seeds[: rung.seeds]
         ]
+
+    def discard(self, candidate: Candidate) -> None:
+        """Delete its weights and checkpoints."""
+        shutil.rmtree(self._folder(candidate), ignore_errors=True)
 
     def measurement(self, candidate: Candidate, *, final: bool) -> Need | None:
         """Latency on the target, where the study asks for it; causality is tested on the way."""
@@ -130,8 +143,8 @@ class SpecEvaluator:
     def text_baselines(self) -> tuple[TextBaseline, ...]:
         """xz and the 5-gram model for every task on text."""
         found = []
-        for label, config in self._labelled.items():
-            task = self._task(label, config, causal=self._causal)
+        for label in self._labelled:
+            task = self._task(label)
             if task.metric != "bits_per_byte":
                 continue
             for split in ("validation", "test"):
@@ -149,17 +162,22 @@ class SpecEvaluator:
     def identity(self) -> Identity:
         """Space, tasks, recipe, seeds and target stay as they are in one folder."""
         tree = {k: v for k, v in self._loaded.space.source.tree.items() if k not in ("name", "description")}
+        written = self._study.fidelity.model_dump(mode="json")
         values = {
             "space": digest(tree),
-            "tasks": digest([self._subject(label, causal=self._causal) for label in self._labelled]),
+            "tasks": digest([self._subject(label) for label in self._labelled]),
             "recipe": digest(self._loaded.recipe.model_dump(mode="json")),
             "seeds": digest([self._study.seed, self._study.seeds]),
+            "rungs": digest([written["rungs"], written["keep_rates"]]),
+            "score_by": digest(self._study.model_dump(mode="json")["score_by"]),
         }
         explain = {
             "space": "another space",
             "tasks": "other tasks or other data",
             "recipe": "another recipe",
             "seeds": "another seed, or another number of seeds",
+            "rungs": "other rungs, or another number of learning rates that go on",
+            "score_by": "another score_by",
         }
         if self._is_measured:
             values["target"] = digest(self._target)
@@ -197,8 +215,9 @@ class SpecEvaluator:
 
     def _of_spec(self, spec: ModelSpec, genes: Genes) -> Candidate:
         found = spec_hash(spec)
-        for config in self._labelled.values():
-            if (reason := config.misfit(spec)) is not None:
+        rungs = self._study.fidelity.rungs
+        for label, share in itertools.product(self._labelled, {rung.seq_len for rung in rungs}):
+            if (reason := self._config(label, share).misfit(spec)) is not None:
                 raise Unfit("misfit", reason, hash=found)
         target = self._study.target
         seq_len = target.seq_len or spec.input.seq_len
@@ -225,25 +244,54 @@ class SpecEvaluator:
             "flops_needed": needed,
             **profile.memory.as_json(),
         }
-        text = dump_spec(without_empty_layers(spec))
-        return Candidate(found, genes, layer_pairs(spec), costs, {"spec": text})
+        payload: dict[str, Any] = {"spec": dump_spec(without_empty_layers(spec))}
+        if any(rung.width != 1 for rung in rungs):
+            try:
+                payload["twins"] = twins(spec, self._study.fidelity, self._loaded.zoo)
+            except SpecError as error:
+                raise Unfit("no_twin", _reason(error), hash=found) from error
+        return Candidate(found, genes, layer_pairs(spec), costs, payload)
 
-    def _training(self, candidate: Candidate, label: str, seed: int) -> Need:
-        config, recipe = self._labelled[label], self._loaded.recipe.model_dump(mode="json")
-        subject = digest(self._subject(label, causal=self._causal))
-        key = EvidenceKey("training", candidate.hash, subject, digest(recipe), "full", seed, self._versions)
+    def _training(self, candidate: Candidate, label: str, seed: int, index: int) -> Need:
+        study, recipe = self._study, self._loaded.recipe
+        written, judged = recipe.model_dump(mode="json"), study.model_dump(mode="json")["score_by"]
+        conditions = digest(written) if judged == "final" else digest([written, judged])
+        subject = digest(self._subject(label, study.fidelity.rungs[index].seq_len))
+        rung = study.fidelity.label(index, len(recipe.learning_rates))
+        key = EvidenceKey("training", candidate.hash, subject, conditions, rung, seed, self._versions)
         payload = {
-            **candidate.payload,
-            "task": config.model_dump(mode="json"),
-            "recipe": recipe,
+            "recipe": written,
             "seed": seed,
             "device": self._place.device,
-            "directory": str(self._place.weights / candidate.hash[:12] / f"{label}-seed{seed}"),
             "gate": not self._is_measured,
+            "score_by": judged,
+            **self._stretch(candidate, label, seed, index),
         }
+        if index > 0 and study.fidelity.cuts_rates(len(recipe.learning_rates)):
+            payload["sweep"] = self._stretch(candidate, label, seed, 0)
         what = label if len(self._training_seeds) == 1 else f"{label}, seed {seed}"
+        training = study.fidelity.rungs[index].training
+        what = what if training == "full" else f"{what}, {training}"
         job = Job("train", what, payload, self._study.limits.training_s, self._place.memory)
         return Need(key, job, label)
+
+    def _stretch(self, candidate: Candidate, label: str, seed: int, index: int) -> dict[str, Any]:
+        """What one rung trains, on what, and how far."""
+        rung = self._study.fidelity.rungs[index]
+        spec = candidate.payload["spec"] if rung.width == 1 else candidate.payload["twins"][str(rung.width)]
+        return {
+            "spec": spec,
+            "task": self._config(label, rung.seq_len).model_dump(mode="json"),
+            "directory": str(self._folder(candidate) / f"{label}-seed{seed}{folder_of(rung)}"),
+            **reached(self._study.fidelity, self._loaded.recipe, index),
+        }
+
+    def _config(self, label: str, share: Fraction) -> TaskConfig:
+        config = self._labelled[label]
+        return config if share == 1 else config.shortened(share)
+
+    def _folder(self, candidate: Candidate) -> Path:
+        return self._place.weights / candidate.hash[:12]
 
     @cached_property
     def _training_seeds(self) -> list[int]:
@@ -269,18 +317,19 @@ class SpecEvaluator:
         threads = self._place.threads if device.type == "cpu" else None
         return target | {"device": str(device), "device_name": device_info(device).name, "threads": threads}
 
-    def _task(self, label: str, config: TaskConfig, *, causal: bool) -> Task:
-        if (label, causal) not in self._built:
-            self._built[label, causal] = self._loaded.tasks.build(config, causal=causal)
-        return self._built[label, causal]
+    def _task(self, label: str, share: Fraction = Fraction(1)) -> Task:
+        if (label, share) not in self._built:
+            config = self._config(label, share)
+            self._built[label, share] = self._loaded.tasks.build(config, causal=self._causal)
+        return self._built[label, share]
 
     def _task_info(self, label: str, config: TaskConfig) -> TaskInfo:
-        task = self._task(label, config, causal=self._causal)
+        task = self._task(label)
         return TaskInfo(label, config.kind, task.metric, task.record(), config.weight)
 
-    def _subject(self, label: str, *, causal: bool) -> dict[str, Any]:
+    def _subject(self, label: str, share: Fraction = Fraction(1)) -> dict[str, Any]:
         """What a task's results depend on: everything in its record but the weight in the mean."""
-        record = json.loads(json.dumps(self._task(label, self._labelled[label], causal=causal).record()))
+        record = json.loads(json.dumps(self._task(label, share).record()))
         record["config"].pop("weight", None)
         return dict(record)
 

@@ -18,6 +18,11 @@ from torch import Tensor, nn
 from archspec import SpecError
 
 
+def checkpoint_of(directory: Path, rate: float) -> Path:
+    """Where the training with one learning rate keeps its state."""
+    return directory / "checkpoints" / f"lr_{rate:g}.safetensors"
+
+
 def save_checkpoint(
     path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, Any]
 ) -> None:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from archspec.errors import SpecError
 from search.evaluate import Need
 from search.executors import Completion, Executor
 from search.ledger import Ledger
 
 _N_LIVES = 2  # a candidate that has cost so many workers is given up
 _PATIENCE_S = 1.0
+_DISK_IS_FULL = ("No space left on device", "Disk quota exceeded")  # no fault of the candidate
 
 
 class OutOfTime(Exception):
@@ -53,6 +57,7 @@ class Dispatcher:
         for number, needs in work.items():
             failure = self._given_up(needs) or self._known_failure(needs)
             missing = [] if failure else [need for need in needs if self._ledger.evidence(need.key) is None]
+            missing = [self._with_weights(need) for need in missing]
             lacking[number] = len(missing)
             waiting += [(number, need) for need in missing]
             if not missing:
@@ -85,15 +90,29 @@ class Dispatcher:
         where = f" ({need.job.label})" if need.job.label else ""
         if completion.outcome == "done":
             assert completion.result is not None
-            document = {**completion.result, "label": need.label}
-            self._ledger.add_evidence(need.key, document)
-            return failure_of(document), False
+            document = {**completion.result, "label": need.label, **_place(need)}
+            return failure_of(self._ledger.add_evidence(need.key, document)), False
+        if any(words in completion.reason for words in _DISK_IS_FULL):
+            raise SpecError(
+                f"the disk is full: {completion.reason}{where}",
+                hint="what is finished is safe; make room, then run the same command again",
+            )
         if completion.outcome != "died":
             return completion.reason + where, False
         self._ledger.add_death(need.key.spec, need.job.label, completion.reason)
         if self._ledger.deaths(need.key.spec) < _N_LIVES:
             return "", True
         return self._given_up([need]) + f": {completion.reason}{where}", False
+
+    def _with_weights(self, need: Need) -> Need:
+        """A final check reads weights; those of a search in another folder are where it trained them."""
+        if need.key.kind != "final" or Path(need.job.payload.get("directory", "."), "model").exists():
+            return need
+        trained = self._ledger.evidence(replace(need.key, kind="training"))
+        if trained is None or "directory" not in trained:
+            return need
+        payload = {**need.job.payload, "directory": trained["directory"]}
+        return replace(need, job=replace(need.job, payload=payload))
 
     def _given_up(self, needs: Sequence[Need]) -> str:
         n = self._ledger.deaths(needs[0].key.spec) if needs else 0
@@ -112,6 +131,12 @@ class Dispatcher:
         if self._deadline is not None and time.monotonic() >= self._deadline:
             self._executor.cancel_all()
             raise OutOfTime
+
+
+def _place(need: Need) -> dict[str, str]:
+    """Where a training leaves its weights."""
+    directory = need.job.payload.get("directory")
+    return {} if need.key.kind != "training" or directory is None else {"directory": directory}
 
 
 def failure_of(document: Mapping[str, Any]) -> str:

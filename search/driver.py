@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
+import hashlib
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,8 +19,9 @@ from search.executors import Executor
 from search.folder import open_folder
 from search.front import SearchResult
 from search.gates import Locate, Survey, counts, survey
+from search.ladder import Ladder, spent
 from search.ledger import Asked, Ledger, Trial
-from search.mirror import mirror
+from search.mirror import Mirror
 from search.output import write_result
 from search.rounds import Rounds, candidate_of
 from search.solve import solve
@@ -28,7 +31,7 @@ from search.solve import solve
 class Event:
     """Something that happened in a search; ``result`` derives the state of the whole for whoever shows it."""
 
-    kind: Literal["surveyed", "resumed", "round", "job", "trial", "finals", "closed"]
+    kind: Literal["surveyed", "resumed", "round", "job", "trial", "finals", "warning", "closed"]
     text: str
     n_trained: int = 0
     n_wanted: int = 0
@@ -58,21 +61,47 @@ def search(
     """Run ``study`` in the folder ``out``, or go on with it there; what is finished is never done again.
 
     ``make_executor`` gets the folder for its logs. ``timeout_s`` bounds the trials; the final checks of the
-    front come after them. ``locate`` gives errors a place in the study's file; ``origin`` goes into the
-    provenance. A ``KeyboardInterrupt`` stops everything at once and leaves a folder to go on with.
+    front come after them. ``storage`` gets the search as a study of Optuna; one on PostgreSQL has the ledger
+    too. ``locate`` gives errors a place in the study's file; ``origin`` goes into the provenance. A
+    ``KeyboardInterrupt`` stops everything at once and leaves a folder to go on with.
     """
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     seen = survey(evaluator, study.budgets, seed=study.seed, locate=locate or _without_place)
     listen(Event("surveyed", f"{seen.n_distinct} candidates seen, {seen.n_feasible} within the budgets"))
-    with open_folder(out) as ledger:
-        identity = evaluator.identity()
+    identity = evaluator.identity()
+    notes: deque[str] = deque()  # what the mirror's thread has to say
+
+    def hear(event: Event) -> None:
+        while notes:
+            listen(Event("warning", notes.popleft()))
+        number = None if event.trial is None else event.trial.number
+        if mirror is not None and number is not None and (past := run.rounds.past(number)) is not None:
+            mirror.add(*past)
+        listen(event)
+
+    def warn(text: str) -> None:
+        listen(Event("warning", text))
+
+    name = f"{study.study}-{_short(identity.values)}"
+    with open_folder(out, storage=storage, search=name, tell=warn) as folder, ExitStack() as stack:
+        ledger = folder.ledger
         ledger.bind(identity.values, explain=identity.explain)
+        mirror = None
+        if folder.mirror is not None:
+            # The space is in the name: Optuna cannot change the options of a parameter.
+            study_name = folder.search or f"{study.study}-{identity.values.get('space', '')[:8]}"
+            directions = list(study.objectives.values())
+            mirror = Mirror(folder.mirror, study_name, evaluator.genome, directions, warn=notes.append)
+            stack.enter_context(mirror)
         if (warning := _other_code(ledger, evaluator)) is not None:
             listen(Event("resumed", warning))
         ledger.add_run(_start(study, evaluator, seen, origin or {}))
         executor = make_executor(out)
         try:
-            run = _Run(study, evaluator, ledger, executor, deadline, listen)
+            run = _Run(study, evaluator, ledger, executor, deadline, hear)
+            if mirror is not None:
+                for past in run.rounds.history():
+                    mirror.add(*past)
             stopped = run.trials()
             run.finals()
         finally:
@@ -82,10 +111,8 @@ def search(
         result = write_result(
             solve(ledger), out, dump=lambda n, comment: evaluator.dump(run.candidate(n), comment=comment)
         )
-        if storage is not None:
-            # The space is in the name: Optuna cannot change the options of a parameter.
-            name = f"{study.study}-{identity.values.get('space', '')[:8]}"
-            mirror(storage, name, evaluator.genome, list(study.objectives.values()), run.rounds.history())
+    for note in notes:
+        warn(note)
     listen(Event("closed", stopped, run.n_trained, study.trials, result=lambda: result))
     return result
 
@@ -105,6 +132,7 @@ class _Run:
         self._study, self._evaluator, self._ledger, self._listen = study, evaluator, ledger, listen
         self._executor, self._deadline = executor, deadline
         self._finished = {trial.number: trial for trial in ledger.trials()}
+        self._ladder = Ladder(study, evaluator, ledger, self._finished)
         self.rounds = Rounds(study, evaluator)
         self.rounds.hear(self._finished.values())
         if self._finished:
@@ -112,9 +140,8 @@ class _Run:
 
     @property
     def n_trained(self) -> int:
-        """Candidates that cost a training, baselines not counted."""
-        trained = (t for t in self._finished.values() if t.status in ("done", "failed"))
-        return sum(trial.document.get("baseline") is None for trial in trained)
+        """Whole trainings that candidates have cost, baselines not counted."""
+        return int(spent(self._finished.values()))
 
     def candidate(self, number: int) -> Candidate:
         """The candidate of a finished trial."""
@@ -127,7 +154,7 @@ class _Run:
             while True:
                 pending = self._ledger.pending()
                 if pending:
-                    self._evaluate(pending)
+                    self._evaluate([asked for asked in pending if asked.round == pending[0].round])
                 elif (stopped := self._ask()) is not None:
                     return stopped
         except OutOfTime:
@@ -138,11 +165,15 @@ class _Run:
         names = {trial.document.get("baseline") for trial in self._finished.values()}
         number, first = self._ledger.next_round(), self._ledger.next_number()
         fresh = self.rounds.baselines(names, round_=number, number=first)
-        lacking = self._study.trials - self.n_trained
-        if lacking > 0:
-            self.rounds.extend(fresh, min(self._study.batch, lacking))
+        left = self._study.trials - spent(self._finished.values())
+        n_audited = self._ladder.n_to_audit(left)
+        lacking = self._ladder.n_affordable(left)
+        if n_audited:
+            self.rounds.audit(fresh, n_audited)
+        elif lacking > 0:
+            self.rounds.extend(fresh, lacking)
         elif not fresh.asked and not fresh.settled:
-            return f"{self.n_trained} candidates trained"
+            return self._ladder.told()
         self._ledger.add_round(fresh.asked, fresh.settled, study=self.rounds.key)
         for trial in fresh.settled:
             self._note(trial)
@@ -152,7 +183,8 @@ class _Run:
         return "no candidate is left that is new and within the budgets" if is_over else None
 
     def _evaluate(self, pending: Sequence[Asked]) -> None:
-        """Measure all of them, turn away what is too slow, train the rest."""
+        """Measure all of one round, turn away what is too slow, train the rest."""
+        path = self._ladder.path(pending)
         by_number = {asked.number: asked for asked in pending}
         candidates = {number: candidate_of(asked) for number, asked in by_number.items()}
         measured: list[int] = []
@@ -165,14 +197,33 @@ class _Run:
             else:
                 measured.append(number)
 
-        def after_training(number: int, failure: str) -> None:
-            self._close(by_number[number], "failed" if failure else "done", failure)
-
         first = {number: self._measurement(candidate) for number, candidate in candidates.items()}
         self._dispatcher(self._deadline).run(first, at_once=1, settle=after_measuring)
-        rest = {number: self._evaluator.training(candidates[number]) for number in sorted(measured)}
-        at_once = self._executor.n_workers
-        self._dispatcher(self._deadline).run(rest, at_once=at_once, settle=after_training)
+        self._climb({number: by_number[number] for number in sorted(measured)}, path)
+
+    def _climb(self, climbing: Mapping[int, Asked], path: Sequence[int]) -> None:
+        """Train all of one round at each rung of ``path``; those that are not promoted stay behind."""
+        for position, index in enumerate(path):
+            climbed = path[: position + 1]
+            through = self._stretch(climbing, climbed, is_last=climbed == path)
+            behind = self._ladder.left_behind(climbing[min(through)].round, index) if through else set()
+            for number in sorted(through & behind):
+                self._close(climbing[number], "dropped", self._ladder.why_behind(index), climbed)
+            climbing = {number: climbing[number] for number in sorted(through - behind)}
+
+    def _stretch(self, climbing: Mapping[int, Asked], climbed: Sequence[int], *, is_last: bool) -> set[int]:
+        """Train at the last rung of ``climbed``; the numbers of those that could go on from there."""
+        through: set[int] = set()
+
+        def settle(number: int, failure: str) -> None:
+            if failure or is_last:
+                self._close(climbing[number], "failed" if failure else "done", failure, climbed)
+            else:
+                through.add(number)
+
+        work = {n: self._ladder.needs(candidate_of(asked), climbed[-1]) for n, asked in climbing.items()}
+        self._dispatcher(self._deadline).run(work, at_once=self._executor.n_workers, settle=settle)
+        return through
 
     def finals(self) -> None:
         """Measure again, test and check the front's members and the baselines, until the front is settled."""
@@ -210,34 +261,18 @@ class _Run:
         ms = found["median_ms"]
         return None if budget.allows(ms) else f"latency_ms {ms:.3g} ms (measured) is not {budget.text}"
 
-    def _close(self, asked: Asked, status: str, reason: str) -> None:
+    def _close(self, asked: Asked, status: str, reason: str, climbed: Sequence[int] = ()) -> None:
         """A candidate is through: one row with all that is known of it."""
         candidate = candidate_of(asked)
-        document = {**asked.document, **self._evidence(candidate), "reason": reason}
+        found = self._ladder.document(candidate, climbed, self._measurement(candidate))
+        document = {**asked.document, **found, "reason": reason}
         if status == "refused":
             document |= {"code": "latency_ms", "budgets": self.rounds.key}
+        if status in ("dropped", "failed"):
+            self._ladder.discard(candidate)
         trial = Trial(asked.number, asked.spec, status, document)
         self._ledger.add_trial(trial, study=self.rounds.key)
         self._note(trial)
-
-    def _evidence(self, candidate: Candidate) -> dict[str, Any]:
-        found: dict[str, Any] = {"scores": {}, "losses": {}, "metrics": {}, "seconds": 0.0}
-        runs: dict[str, list[dict[str, Any]]] = {}
-        for need in self._evaluator.training(candidate):
-            if (result := self._ledger.evidence(need.key)) is not None:
-                runs.setdefault(need.label, []).append(result)
-        for label, results in runs.items():
-            found["seconds"] += sum(result["seconds"] for result in results)
-            ok = [result for result in results if result["status"] == "ok"]
-            if ok:
-                found["scores"][label] = [result["score"] for result in ok]
-                found["losses"][label] = [result["loss"] for result in ok]
-                names = ok[0]["metrics"]
-                found["metrics"][label] = {n: statistics.fmean(r["metrics"][n] for r in ok) for n in names}
-        for need in self._measurement(candidate):
-            if (result := self._ledger.evidence(need.key)) is not None:
-                found["latency"] = result
-        return found
 
     def _dispatcher(self, deadline: float | None) -> Dispatcher:
         return Dispatcher(self._ledger, self._executor, deadline=deadline, started=self._started)
@@ -267,9 +302,14 @@ def _start(study: Study, evaluator: Evaluator, seen: Survey, origin: Mapping[str
         "tasks": [asdict(task) for task in evaluator.tasks],
         "seed": study.seed,
         "trials": study.trials,
+        "rungs": [str(rung) for rung in study.fidelity.rungs],
         "survey": counts(seen),
         "provenance": {**evaluator.provenance(), **origin},
     }
+
+
+def _short(identity: Mapping[str, str]) -> str:
+    return hashlib.sha256(repr(sorted(identity.items())).encode()).hexdigest()[:8]
 
 
 def _other_code(ledger: Ledger, evaluator: Evaluator) -> str | None:

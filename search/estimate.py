@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,10 @@ from archspec import ModelSpec, SpecError
 from archspec.source import parse_source
 from compiler import resolve
 from search.evaluate import Candidate
+from search.folder import holds_search, read_ledger
 from search.gates import Survey, counts, describe
-from search.ledger import FILE_NAME, Ledger, Trial
+from search.ladder import cost_of, spent
+from search.ledger import Trial
 from search.load import LoadedStudy
 from search.tasks.contract import TaskConfig
 from search.train import train
@@ -37,13 +38,13 @@ class Preview:
 
 def estimate(loaded: LoadedStudy, seen: Survey, *, out: Path, n_workers: int, device: str) -> Preview:
     """From the finished trials of the folder where there are some, else from a few steps of one candidate."""
-    done = [trial for trial in _finished(out) if trial.status in ("done", "failed")]
+    done = [trial for trial in _finished(out) if trial.status in ("done", "dropped", "failed")]
     names = {trial.document.get("baseline") for trial in done}
-    trained = sum(trial.document.get("baseline") is None for trial in done)
+    trained = int(spent(done))
     n_baselines = sum(name not in names for name in loaded.study.baselines)
     left = max(0, loaded.study.trials - trained) + n_baselines
     if done:
-        each = statistics.fmean(trial.document["seconds"] for trial in done)
+        each = sum(trial.document["seconds"] for trial in done) / float(sum(map(cost_of, done)))
         how = f"from {len(done)} candidates that are trained already"
     else:
         each, how = _timed(loaded, seen.example, n_workers=n_workers, device=device)
@@ -58,9 +59,9 @@ def estimate(loaded: LoadedStudy, seen: Survey, *, out: Path, n_workers: int, de
 
 
 def _finished(out: Path) -> list[Trial]:
-    if not (out / FILE_NAME).is_file():
+    if not holds_search(out):
         return []
-    ledger = Ledger(out / FILE_NAME, writable=False)
+    ledger = read_ledger(out)
     try:
         return ledger.trials()
     finally:

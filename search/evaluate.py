@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from archspec.quantities import Budget, show
 from search.executors import Job
@@ -51,6 +51,11 @@ class Need:
     key: EvidenceKey
     job: Job
     label: str = ""  # the task's
+
+    @property
+    def run(self) -> str:
+        """The training that this is a stretch of: what goes on from rung to rung shares one."""
+        return str(self.job.payload.get("directory", self.key))
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,17 @@ class Evaluator(Protocol):
 
     def provenance(self) -> dict[str, Any]:
         """Versions, device, data: JSON."""
+
+
+@runtime_checkable
+class RungEvaluator(Evaluator, Protocol):
+    """An evaluator whose candidates can stop at a rung of the study's ladder and go on from there."""
+
+    def rung(self, candidate: Candidate, index: int) -> list[Need]:
+        """What has to be trained at rung ``index``; at the top what ``training`` says."""
+
+    def discard(self, candidate: Candidate) -> None:
+        """The candidate goes no further: its weights and checkpoints may be deleted."""
 
 
 def violations(budgets: Mapping[str, Budget], quantities: Mapping[str, float]) -> tuple[str, ...]:

@@ -70,7 +70,7 @@ class Watch:
     on_step: Callable[[Progress, float], None] | None = None  # progress and the step's loss
     interrupted: Callable[[], bool] | None = None  # asked after every step
     time_limit: float | None = None  # seconds of all sessions together
-    until_step: int | None = None  # stop here, before the schedule's end
+    until_step: int | None = None  # stop here, before the schedule's end; no point of the curve is added
 
 
 def fit(
@@ -161,8 +161,8 @@ class _Run:
     def _look(self, last: int) -> None:
         """After a step: is the loss sane, is a point due, is there a reason to stop?"""
         p, watch = self.progress, self.watch
-        point_due = p.step % self.recipe.validate_every == 0 or p.step == last
-        if self.device.type != "cpu" and not point_due and p.step % 10:
+        point_due = p.step % self.recipe.validate_every == 0 or p.step == self.recipe.steps
+        if self.device.type != "cpu" and not point_due and p.step % 10 and p.step < last:
             return  # looking would wait for the device
         values = [float(loss) for loss in self.losses]
         self.losses.clear()

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-Status = Literal["done", "refused", "failed", "duplicate"]
+if TYPE_CHECKING:
+    from search.proxy_validity import ProxyValidity
+
+Status = Literal["done", "dropped", "refused", "failed", "duplicate"]
 Direction = Literal["maximize", "minimize"]
 
 
@@ -116,6 +119,8 @@ class Row:
     on_front: bool = False
     hybrid: bool = False  # more than one kind of token mixer
     seconds: float = 0.0  # training time, all tasks and seeds
+    rung: str = "full"  # how far it was trained; ``scores`` are from there
+    cost: float = 1.0  # of that, in whole trainings
     spec_file: str | None = None  # "front/<name>.yaml" in the result folder, for members and baselines
     causality: Literal["passed", "failed", "untested"] = (
         "untested"  # perturbation gate on the trained weights
@@ -129,9 +134,9 @@ class Row:
 
 @dataclass(frozen=True)
 class HypervolumePoint:
-    """The front's hypervolume after so many trained candidates; 1 is the whole box, reference to ideal."""
+    """The front's hypervolume after so much training; 1 is the whole box, reference to ideal."""
 
-    n_trained: int
+    n_trained: float  # in whole trainings
     trial: int
     seconds: float  # training time spent until then
     value: float
@@ -173,6 +178,7 @@ class SearchResult:
     complete: bool  # False: interrupted; ``stopped`` says why
     stopped: str  # "40 candidates trained", "space exhausted", "time limit", "interrupted"
     provenance: Mapping[str, Any]  # versions, device, seeds, data hashes, study and space text, command
+    proxy: ProxyValidity | None = None  # what the audit says of the lower rungs, where there are any
 
     @property
     def front(self) -> tuple[Row, ...]:

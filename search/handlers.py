@@ -13,12 +13,15 @@ from typing import Any
 import torch
 
 from archspec import ModelSpec, SpecError
+from archspec.fidelity import StepsTo
 from archspec.source import parse_source
 from compiler import CompiledModel, compile_spec, load, resolve
 from compiler.causality_gate import causality_gate
 from compiler.device.model_latency import measure_model
 from search.recipe import Recipe
+from search.score_by import ScoreBy
 from search.scoring import evaluate_sealed
+from search.sweep import read_sweep, write_sweep
 from search.tasks import Tasks, load_tasks
 from search.tasks.contract import Task
 from search.train import TrainResult, train
@@ -38,37 +41,74 @@ def handlers(*, threads: int, plugins: tuple[str, ...]) -> dict[str, Handler]:
 
 
 def train_job(payload: Mapping[str, Any], *, zoo: Zoo, tasks: Tasks) -> dict[str, Any]:
-    """One task, one seed; goes on from the checkpoints of a training that was cut short."""
+    """One task, one seed; goes on from the checkpoints of a training that was cut short.
+
+    ``until_step`` stops at a rung, and ``goes_on`` keeps the checkpoints for the next one. ``sweep`` names
+    the lowest rung, whose best learning rates are the only ones here; it is trained first if need be.
+    """
     directory = Path(payload["directory"])
-    result = train(
+    sweep = payload.get("sweep")
+    if sweep is None:
+        result = _trained(payload, None, zoo=zoo, tasks=tasks)
+        document = training_document(result)
+        if (keep := payload.get("keep_rates")) is not None:
+            write_sweep(directory, result, keep=keep)
+    else:
+        lowest, keep = Path(sweep["directory"]), sweep["keep_rates"]
+        swept = read_sweep(lowest)
+        if swept is None:
+            below = _trained({**payload, **sweep}, None, zoo=zoo, tasks=tasks)
+            swept = write_sweep(lowest, below, keep=keep)
+            if not sweep["goes_on"]:
+                shutil.rmtree(lowest / "checkpoints", ignore_errors=True)
+        result = _trained(payload, swept.kept(keep), zoo=zoo, tasks=tasks)
+        document = training_document(result)
+        if lowest == directory:
+            others = zip(("seconds", "cpu_seconds"), swept.spent_on_others(keep), strict=True)
+            document |= {name: document[name] + more for name, more in others if name in document}
+    if not payload.get("goes_on", False):
+        shutil.rmtree(directory / "checkpoints", ignore_errors=True)
+    return document
+
+
+def _trained(
+    payload: Mapping[str, Any], rates: tuple[float, ...] | None, *, zoo: Zoo, tasks: Tasks
+) -> TrainResult:
+    return train(
         _spec(payload, zoo),
         tasks.classes[payload["task"]["kind"]].Config.model_validate(payload["task"]),
         Recipe.model_validate(payload["recipe"]),
         seed=payload["seed"],
         device=payload["device"],
-        directory=directory,
+        directory=Path(payload["directory"]),
+        until_step=payload.get("until_step"),
+        learning_rates=rates,
+        score_by=_score_by(payload.get("score_by", "final")),
         gate=payload["gate"],
         zoo=zoo,
         tasks=tasks,
     )
-    shutil.rmtree(directory / "checkpoints", ignore_errors=True)
-    return training_document(result)
+
+
+def _score_by(written: Any) -> ScoreBy:
+    return StepsTo.model_validate(written) if isinstance(written, dict) else written
 
 
 def training_document(result: TrainResult) -> dict[str, Any]:
     """What the ledger keeps of a training; figures that are no numbers make it a diverged one."""
-    status, reason, loss = result.status, result.reason, _loss(result)
-    figures = (result.score, loss, result.area, *result.metrics.values())
+    status, reason, best, loss = result.status, result.reason, result.best, _loss(result)
+    figures = (best.score, loss, best.area, *best.metrics.values())
     if not all(map(math.isfinite, figures)):
         status, reason = ("diverged", "a figure is not finite") if status == "ok" else (status, reason)
         return {"status": status, "reason": reason, "seconds": result.seconds}
     return {
         "status": status,
         "reason": reason,
-        "score": result.score,
+        "score": best.score,
         "loss": loss,
-        "metrics": {**result.metrics, "area": result.area, "steps": result.steps},
-        "learning_rate": result.learning_rate,
+        "metrics": {**best.metrics, "area": best.area, "steps": best.steps},
+        "curve": [[point.step, point.score] for point in best.curve],
+        "learning_rate": best.learning_rate,
         "seconds": result.seconds,
         "cpu_seconds": result.cpu_seconds,
     }

@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
+from pydantic_core import PydanticCustomError
+
 from archspec.errors import SpecError, did_you_mean, shown
 from archspec.source import Source, load_source
 from archspec.space import Space
@@ -69,6 +71,7 @@ def load_study(
         name: _baseline(source, space, zoo, name, written) for name, written in checked.baselines.items()
     }
     loaded = LoadedStudy(checked, source, space, zoo, tasks, plugins, baselines)
+    _check_rungs(loaded)
     _check_space(loaded)
     _check_baselines(loaded)
     return loaded
@@ -133,6 +136,19 @@ def _check_space(loaded: LoadedStudy) -> None:
         raise invalid
     hint = f"none of {n_valid} fillings of the space fits every task"
     raise SpecError(problems=[loaded.source.problem(("tasks", i), misfits[i], hint) for i in sorted(misfits)])
+
+
+def _check_rungs(loaded: LoadedStudy) -> None:
+    """Every task must have the lengths that the rungs ask for."""
+    for index, rung in enumerate(loaded.study.fidelity.rungs):
+        if rung.seq_len == 1:
+            continue
+        for config in loaded.task_configs:
+            try:
+                config.shortened(rung.seq_len)
+            except PydanticCustomError as error:
+                hint = (error.context or {}).get("hint")
+                raise loaded.error(("fidelity", "rungs", index), error.message(), hint) from error
 
 
 def _check_baselines(loaded: LoadedStudy) -> None:

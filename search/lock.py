@@ -60,6 +60,19 @@ class FolderLock:
         self._file = None
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a driver on this machine has ``folder`` now, or one elsewhere says so."""
+    try:
+        file = (folder / "search.lock").open("r+", encoding="utf-8")
+    except OSError:
+        return False
+    with file:
+        holder = _read(file)
+        if holder and holder.get("host") != socket.gethostname():
+            return True
+        return not _try_lock(file)  # a lock that was got goes with the file
+
+
 def _try_lock(file: IO[str]) -> bool:
     if sys.platform == "win32":  # no flock there: the folder is protected by its pid and host alone
         return True

@@ -16,6 +16,7 @@ from typing import Any
 
 from archspec.errors import SpecError
 from archspec.study import Study
+from search.audit import audit_sample
 from search.evaluate import Candidate, Evaluator, Unfit
 from search.figures import figures
 from search.gates import refusal
@@ -23,6 +24,7 @@ from search.genome import Genes
 from search.ledger import Asked, Trial
 from search.mirror import constraints
 from search.proposers import Past, Problem, Screened, proposer_class
+from search.proxy_validity import AUDIT
 
 _N_ATTEMPTS = 40  # calls of the proposer in one round,
 _N_LAST_ATTEMPTS = 200  # and where all that it proposed was turned away
@@ -67,6 +69,7 @@ class Rounds:
         self._past: dict[int, tuple[str, Past]] = {}  # by trial: its hash, and what a proposer sees
         self._spellings: set[tuple[Any, ...]] = set()  # genes that need no second look
         self._known: dict[str, int] = {}  # hash -> the trial that evaluated it
+        self._dropped: set[int] = set()  # trials of it that ended at a lower rung
 
     def hear(self, trials: Iterable[Trial]) -> None:
         """Finished trials, in any order."""
@@ -74,8 +77,10 @@ class Rounds:
             genes = trial.document.get("genes") or {}
             is_complete = genes.keys() == self._evaluator.genome.by_name.keys()
             is_stale = trial.status == "refused" and trial.document["budgets"] != self.key
-            if trial.status in ("done", "failed"):
+            if trial.status in ("done", "dropped", "failed"):
                 self._known.setdefault(trial.spec, trial.number)
+            if trial.status == "dropped":
+                self._dropped.add(trial.number)
             if is_complete and not is_stale:
                 self._spellings.add(self._evaluator.genome.key(genes))
                 if trial.status != "duplicate":
@@ -84,6 +89,10 @@ class Rounds:
     def history(self) -> list[tuple[int, str, Past]]:
         """Number, hash and what a proposer sees of every trial with genes, in order."""
         return [(number, *self._past[number]) for number in sorted(self._past)]
+
+    def past(self, number: int) -> tuple[int, str, Past] | None:
+        """The same of one trial; None where it has no genes."""
+        return (number, *self._past[number]) if number in self._past else None
 
     def baselines(self, known: Collection[str | None], *, round_: int, number: int) -> Round:
         """The study's baselines whose names are not ``known``; no budget turns them away."""
@@ -96,12 +105,19 @@ class Rounds:
             if candidate.baseline in known:
                 continue
             document = _document(candidate, proposer="baseline")
-            if (earlier := self._known.get(candidate.hash)) is not None:
+            earlier = self._known.get(candidate.hash)
+            if earlier is not None and earlier not in self._dropped:
                 document |= {"of": earlier, "reason": f"the same architecture as trial {earlier}"}
                 out.settle(candidate.hash, "duplicate", document)
             else:
                 out.ask(candidate, document)
         return out
+
+    def audit(self, out: Round, n: int) -> None:
+        """Add ``n`` candidates drawn evenly over the sizes of the space, to test the lower rungs with."""
+        seed = int(_digest([self._study.seed, AUDIT])[:8], 16)
+        drawn = audit_sample(self._evaluator.genome, self._screen, n, seed=seed)
+        self._take(((AUDIT, genes) for genes in drawn), len(out.asked) + n, out)
 
     def extend(self, out: Round, k: int) -> None:
         """Add ``k`` fresh candidates to ``out``; fewer only where the space seems to hold no more."""
@@ -173,10 +189,12 @@ class Rounds:
         return Screened(candidate.hash, candidate.genes, candidate.costs, candidate.strip, candidate.active)
 
     def _as_past(self, trial: Trial, genes: Genes) -> Past:
-        if trial.status != "done":
+        if trial.status in ("failed", "refused"):
             return Past(genes, "failed" if trial.status == "failed" else "refused")
         found = figures(trial.document, self._weights, self._study.aggregate)
         values = tuple(found[name] for name in self._study.objectives)
+        if trial.status == "dropped":
+            return Past(genes, "dropped", values, fidelity=trial.document["rung"])
         return Past(genes, "done", values, constraints(self._study.budgets, found))
 
 

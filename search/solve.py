@@ -10,6 +10,7 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from archspec.errors import SpecError
 from archspec.quantities import Budget, find_quantity
 from search.evaluate import violations
 from search.figures import figures
+from search.folder import read_ledger
 from search.front import (
     HypervolumePoint,
     Interval,
@@ -27,8 +29,9 @@ from search.front import (
     TaskInfo,
     TextBaseline,
 )
-from search.ledger import FILE_NAME, Ledger, Trial
+from search.ledger import Ledger, Trial
 from search.pareto import hypervolume, ranks
+from search.proxy_validity import AUDIT, ProxyValidity, learned_quantity, validity_of
 from search.verdict import judge, shares
 
 FINAL = "final"  # the fidelity of measurements that are repeated for the front
@@ -36,7 +39,7 @@ FINAL = "final"  # the fidelity of measurements that are repeated for the front
 
 def load_result(folder: Path) -> SearchResult:
     """The result of the search in ``folder``, finished or not; nothing is written."""
-    ledger = Ledger(Path(folder) / FILE_NAME, writable=False)
+    ledger = read_ledger(Path(folder))
     try:
         return solve(ledger)
     finally:
@@ -48,7 +51,7 @@ def solve(ledger: Ledger) -> SearchResult:
     runs = ledger.runs()
     starts = [run for run in runs if run["event"] == "start"]
     if not starts:
-        raise SpecError(f"{ledger.path.parent} holds no search that has begun")
+        raise SpecError(f"{ledger.where} holds no search that has begun")
     run = starts[-1]
     end = runs[-1] if runs[-1]["event"] == "end" else {}
     tasks = tuple(TaskInfo(**task) for task in run["tasks"])
@@ -59,7 +62,8 @@ def solve(ledger: Ledger) -> SearchResult:
     objectives = question.boxed(rows)
     rows = _ranked(rows, objectives)
     history = _history(rows, objectives)
-    codes = Counter(trial.document["code"] for trial in ledger.trials() if trial.status == "refused")
+    trials = ledger.trials()
+    codes = Counter(trial.document["code"] for trial in trials if trial.status == "refused")
     survey = run["survey"]
     return SearchResult(
         study=run["study"],
@@ -81,7 +85,19 @@ def solve(ledger: Ledger) -> SearchResult:
         complete=bool(end),
         stopped=end.get("stopped", "interrupted"),
         provenance=run["provenance"],
+        proxy=_validity(run, trials, weights),
     )
+
+
+def _validity(
+    run: Mapping[str, Any], trials: Sequence[Trial], weights: Mapping[str, float]
+) -> ProxyValidity | None:
+    """What the audit says, in a search with more than one rung that had one."""
+    quantity = learned_quantity((*run["objectives"], *run["budgets"]))
+    is_audited = any(trial.document.get("proposer") == AUDIT for trial in trials)
+    if not is_audited or quantity is None:
+        return None
+    return validity_of(trials, run["rungs"], quantity, weights=weights, aggregate=run["aggregate"])
 
 
 @dataclass(frozen=True)
@@ -154,6 +170,8 @@ def _row(
         costs=d.get("costs", {}),
         hybrid=len({kind for pair in strip for kind in pair[0].split("+") if kind != "none"}) > 1,
         seconds=d.get("seconds", 0.0),
+        rung=d.get("rung", "full"),
+        cost=float(Fraction(d.get("cost", 1))),
         latency=_interval(d["latency"]) if "latency" in d else None,
         scores={label: statistics.fmean(values) for label, values in d.get("scores", {}).items()},
         score_spread={label: max(values) - min(values) for label, values in d.get("scores", {}).items()},
@@ -257,13 +275,14 @@ def _history(rows: Sequence[Row], objectives: Sequence[Objective]) -> tuple[Hype
     """The hypervolume after every trained candidate, as a share of its box."""
     points: list[HypervolumePoint] = []
     inside: list[tuple[float, ...]] = []
-    seconds, value = 0.0, 0.0
+    seconds, cost, value = 0.0, 0.0, 0.0
     for row in rows:
-        if row.status not in ("done", "failed"):
+        if row.status not in ("done", "dropped", "failed"):
             continue
         seconds += row.seconds
+        cost += row.cost
         if row.feasible:
             inside.append(shares(row, objectives))
             value = hypervolume(inside, (1.0,) * len(objectives))
-        points.append(HypervolumePoint(len(points) + 1, row.trial, seconds, value))
+        points.append(HypervolumePoint(cost, row.trial, seconds, value))
     return tuple(points)

@@ -13,11 +13,11 @@ import psutil
 from archspec.errors import SpecError, did_you_mean
 from archspec.study import Study, parse_memory
 from compiler.device.info import resolve_device
-from search import proposers, report
+from search import callbacks, executors, proposers, report
 from search.candidates import Place, SpecEvaluator
 from search.driver import Listener, ignore, search
 from search.estimate import Preview, estimate
-from search.executors.local import LocalExecutor, worker_argv
+from search.executors import Setup
 from search.front import SearchResult
 from search.gates import survey
 from search.load import LoadedStudy, load_study
@@ -35,6 +35,9 @@ def run(
     workers: int | None = None,
     proposer: str | None = None,
     storage: str | None = None,
+    executor: str = "local",
+    executor_options: Iterable[str] = (),
+    log: Iterable[str] = (),
     overrides: Iterable[str] = (),
     plugins: Iterable[str] = (),
     listen: Listener = ignore,
@@ -43,30 +46,37 @@ def run(
     """Search, or go on with a search that was stopped; the arguments given here replace the study's.
 
     ``timeout`` is in seconds. ``workers`` are processes; by default one per core on CPU and one on CUDA.
-    ``storage`` is an SQLAlchemy URL where the search is mirrored as a study of Optuna.
+    ``storage`` is an SQLAlchemy URL where the search is mirrored as a study of Optuna. ``executor`` is where
+    jobs run: ``local``, ``ray`` or ``submitit``, with ``executor_options`` as ``KEY=VALUE``. ``log`` names
+    trackers that hear of every trial: ``tensorboard``, ``mlflow``, ``wandb``.
     """
+    kind = executors.find_kind(executor)
+    options = executors.read_options(kind, executor_options)
     loaded = (
         study if isinstance(study, LoadedStudy) else load_study(study, overrides=overrides, plugins=plugins)
     )
     asked = changed(loaded.study, trials=trials, seed=seed, proposer=proposer)
-    n_workers = workers or default_workers(asked.target.device)
+    n_workers = workers or kind.n_workers or default_workers(asked.target.device)
     evaluator = make_evaluator(loaded, asked, Path(out), n_workers=n_workers)
     threads = max(1, n_cores() // n_workers)
+    device = str(resolve_device(asked.target.device))
+    worker = ("-m", "search.worker", str(threads), *loaded.plugins)
+    trackers = callbacks.open_trackers(log, Path(out), asked.study)
     result = search(
         asked,
         evaluator,
         Path(out),
-        make_executor=lambda folder: LocalExecutor(
-            n_workers=n_workers,
-            argv=worker_argv(threads=threads, plugins=loaded.plugins),
-            log=folder / "workers.log",
-            threads=threads,
-        ),
+        make_executor=lambda folder: kind.open(Setup(folder, worker, n_workers, threads, device), options),
         timeout_s=timeout,
         storage=storage,
-        listen=listen,
+        listen=callbacks.heard_by(trackers, listen),
         locate=loaded.error,
-        origin={"command": command, "workers": n_workers, "threads_per_worker": threads},
+        origin={
+            "command": command,
+            "executor": kind.kind,
+            "workers": n_workers,
+            "threads_per_worker": threads,
+        },
     )
     report.write(result, Path(out))
     return result

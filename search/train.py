@@ -13,13 +13,14 @@ from typing import Any
 from archspec import ModelSpec, SpecError
 from archspec.identity import spec_hash
 from compiler import CompiledModel, compile_spec
-from search.checkpoint import write_text
+from search.checkpoint import checkpoint_of, write_text
 from search.fit import Point, Progress, Status, Watch, fit
 from search.learning_curve import area_under_curve, write_csv
 from search.recipe import Recipe
+from search.score_by import ScoreBy, value_of
 from search.scoring import evaluate
 from search.tasks import Tasks, load_tasks
-from search.tasks.contract import Task, TaskConfig
+from search.tasks.contract import Metrics, Task, TaskConfig
 from zoo import Zoo
 
 
@@ -31,7 +32,7 @@ class Attempt:
     status: Status
     reason: str
     solved: bool  # stopped early, since the validation score reached the recipe's ``solved_at``
-    score: float  # on validation, after the last step
+    score: float  # on validation, after the last step; or what ``score_by`` makes of the curve
     area: float  # under the curve of the score over the steps, as a share of the whole
     metrics: dict[str, float]
     steps: int
@@ -125,6 +126,8 @@ def train(
     interrupted: Callable[[], bool] | None = None,
     time_limit: float | None = None,
     until_step: int | None = None,
+    learning_rates: Sequence[float] | None = None,
+    score_by: ScoreBy = "final",
     gate: bool = True,
     zoo: Zoo | None = None,
     tasks: Tasks | None = None,
@@ -133,7 +136,9 @@ def train(
 
     ``directory`` gets checkpoints, ``result.json``, ``curve.csv`` and the best model (``compiler.load`` reads
     it); the same call goes on from there unless ``resume`` is false. ``until_step`` trains a prefix of the
-    schedule. ``on_step(learning_rate, progress, loss)`` is called after every step that is looked at;
+    schedule, and a later call with a later one, or none, goes on as if it had never stopped.
+    ``learning_rates`` are those of the recipe that are tried, all by default, and ``score_by`` says which is
+    best. ``on_step(learning_rate, progress, loss)`` is called after every step that is looked at;
     ``interrupted()`` may stop the run after a step; ``time_limit`` is seconds for all rates. What befalls a
     model is a status, never an exception; a spec that does not fit the task is a SpecError.
     """
@@ -145,10 +150,11 @@ def train(
     attempts: list[Attempt] = []
     untried: tuple[float, ...] = ()
     best_model: CompiledModel | None = None
-    for n_tried, rate in enumerate(recipe.learning_rates):
+    rates = tuple(learning_rates or recipe.learning_rates)
+    for n_tried, rate in enumerate(rates):
         left = None if time_limit is None else time_limit - sum(attempt.seconds for attempt in attempts)
         if attempts and left is not None and left <= 0:
-            untried = recipe.learning_rates[n_tried:]
+            untried = rates[n_tried:]
             break
         watch = Watch(
             on_step=functools.partial(on_step, rate) if on_step else None,
@@ -157,15 +163,15 @@ def train(
             until_step=until_step,
         )
         model = compile_spec(spec, seed=seed, device=device, gate=gate and not attempts, zoo=zoo)
-        checkpoint = None if directory is None else directory / "checkpoints" / f"lr_{rate:g}.safetensors"
+        checkpoint = None if directory is None else checkpoint_of(directory, rate)
         progress = fit(model, task, recipe, learning_rate=rate, seed=seed, checkpoint=checkpoint, watch=watch)
-        attempts.append(_attempt(model, task, recipe, rate, progress, until_step))
-        if _best(attempts) is attempts[-1]:
+        attempts.append(_attempt(model, task, recipe, rate, progress, until_step, score_by))
+        if best_first(attempts)[0] is attempts[-1]:
             best_model = model
         if progress.solved or progress.status == "interrupted":
             break
     result = TrainResult(
-        best=_best(attempts),
+        best=best_first(attempts)[0],
         attempts=tuple(attempts),
         untried=untried,
         task=task.record(),
@@ -178,10 +184,27 @@ def train(
     return result
 
 
+def best_first(attempts: Sequence[Attempt]) -> list[Attempt]:
+    """The highest score first; of equal ones the lowest loss, then the one that was tried first."""
+
+    def merit(attempt: Attempt) -> tuple[bool, float, float]:
+        loss = attempt.curve[-1].loss if attempt.curve else float("inf")
+        return attempt.status in ("ok", "timeout"), attempt.score, -loss
+
+    return sorted(attempts, key=merit, reverse=True)
+
+
 def _attempt(
-    model: CompiledModel, task: Task, recipe: Recipe, rate: float, progress: Progress, until_step: int | None
+    model: CompiledModel,
+    task: Task,
+    recipe: Recipe,
+    rate: float,
+    progress: Progress,
+    until_step: int | None,
+    score_by: ScoreBy,
 ) -> Attempt:
     score, metrics = 0.0, {}
+    curve = tuple(progress.curve)
     if progress.status in ("ok", "timeout"):
         found = evaluate(
             model,
@@ -191,30 +214,28 @@ def _attempt(
             precision=recipe.precision,
         )
         score, metrics = task.score(found), task.values(found)
+        if not curve or curve[-1].step < progress.step:  # it paused between two points
+            curve = (*curve, _pause(progress, found, score))
+    area = area_under_curve(curve, min(recipe.steps, until_step or recipe.steps))
     return Attempt(
         learning_rate=rate,
         status=progress.status,
         reason=progress.reason,
         solved=progress.solved,
-        score=score,
-        area=area_under_curve(progress.curve, min(recipe.steps, until_step or recipe.steps)),
+        score=value_of(score_by, score=score, area=area, curve=curve, steps=recipe.steps),
+        area=area,
         metrics=metrics,
         steps=progress.step,
         tokens=progress.tokens,
         seconds=progress.seconds,
         cpu_seconds=progress.cpu_seconds,
-        curve=tuple(progress.curve),
+        curve=curve,
     )
 
 
-def _best(attempts: Sequence[Attempt]) -> Attempt:
-    """The highest score; of equal ones the lowest loss, then the first."""
-
-    def merit(attempt: Attempt) -> tuple[bool, float, float]:
-        loss = attempt.curve[-1].loss if attempt.curve else float("inf")
-        return attempt.status in ("ok", "timeout"), attempt.score, -loss
-
-    return max(attempts, key=merit)
+def _pause(p: Progress, found: Metrics, score: float) -> Point:
+    train_loss = p.summed_loss / max(1, p.summed_steps)
+    return Point(p.step, p.tokens, p.seconds, train_loss, found.loss, found.accuracy, score)
 
 
 def _identity(spec: ModelSpec, task: Task, recipe: Recipe, seed: int) -> dict[str, Any]:

@@ -15,9 +15,18 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from archspec.commands._dashboard import serve_dashboard
 from archspec.commands._front_view import front_table, result_console, trial_line
+from archspec.commands._list_view import show_list
 from archspec.commands._options import JsonOption, PluginOption, SetOption
 from archspec.commands._plugins import importable
+from archspec.commands._search_options import (
+    DashboardOption,
+    ExecutorOption,
+    ExecutorOptionOption,
+    ListOption,
+    LogOption,
+)
 
 if TYPE_CHECKING:
     from search.driver import Event
@@ -25,7 +34,10 @@ if TYPE_CHECKING:
 
 
 def search(
-    study: Annotated[Path, typer.Argument(metavar="STUDY", help="The study's YAML file.")],
+    study: Annotated[
+        Path | None,
+        typer.Argument(metavar="STUDY", help="The study's YAML file; for --list and --dashboard, a folder."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the search; by default runs/STUDY.")
     ] = None,
@@ -41,6 +53,11 @@ def search(
     storage: Annotated[
         str | None, typer.Option(metavar="URL", help="Mirror the search as an Optuna study there.")
     ] = None,
+    executor: ExecutorOption = "local",
+    executor_option: ExecutorOptionOption = None,
+    log: LogOption = None,
+    list_: ListOption = False,
+    dashboard: DashboardOption = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be searched and how long it would take.")
     ] = False,
@@ -49,6 +66,14 @@ def search(
     json_: JsonOption = False,
 ) -> None:
     """Search a space within hard budgets. The same command goes on where a search was stopped or killed."""
+    if list_:
+        show_list(study or Path("runs"), as_json=json_)
+        return
+    if dashboard:
+        serve_dashboard(study, out, storage)
+        return
+    if study is None:
+        raise typer.BadParameter("name the study's YAML file", param_hint="STUDY")
     from search.load import load_study
     from search.output import front_json
     from search.start import preview, run
@@ -72,6 +97,9 @@ def search(
                 workers=workers,
                 proposer=proposer,
                 storage=storage,
+                executor=executor,
+                executor_options=executor_option or (),
+                log=log or (),
                 listen=progress.hear,
                 command=command,
             )

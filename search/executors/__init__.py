@@ -1,10 +1,21 @@
-"""Ways to run jobs: an ``Executor`` takes jobs and hands back what became of each, as they complete."""
+"""Ways to run jobs, one per file; the file's name is its ``kind``.
+
+An ``Executor`` takes jobs and hands back what became of each, as they complete.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from archspec.errors import SpecError, did_you_mean, shown
 
 
 @dataclass(frozen=True)
@@ -48,3 +59,73 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Give everything back; no process of ours is left."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What every way to run jobs is told; ``worker`` are the arguments of Python that start one worker."""
+
+    folder: Path  # of the search: for logs; on many machines, the one that all of them see
+    worker: tuple[str, ...]
+    n_workers: int
+    threads: int
+    device: str  # "cpu", "cuda:0"
+
+
+class Options(BaseModel):
+    """What one kind of executor can be told with KEY=VALUE; values are read from their text."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Kind(ABC):
+    """One way to run jobs: its options, and how it is opened."""
+
+    kind: ClassVar[str]
+    options: ClassVar[type[Options]] = Options
+    n_workers: ClassVar[int | None] = None  # where the user gives none; None: as many as this machine holds
+
+    @classmethod
+    @abstractmethod
+    def open(cls, setup: Setup, options: Any) -> Executor:
+        """An executor that takes jobs; a ``SpecError`` where this way cannot be had."""
+
+
+def kinds() -> tuple[str, ...]:
+    """Every way to run jobs that there is."""
+    return tuple(sorted(info.name for info in pkgutil.iter_modules(__path__)))
+
+
+def find_kind(kind: str) -> type[Kind]:
+    """The way to run jobs in the file ``kind``; what it needs beside archspec is not imported yet."""
+    if kind not in kinds():
+        raise SpecError(f"unknown executor {shown(kind)}", hint=did_you_mean(kind, kinds()))
+    module = importlib.import_module(f"{__name__}.{kind}")
+    found = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Kind) and value.__module__ == module.__name__
+    ]
+    assert len(found) == 1, f"{module.__name__} must define one kind"
+    assert found[0].kind == kind, f"{module.__name__}: kind '{found[0].kind}' is not the file's name"
+    return found[0]
+
+
+def read_options(kind: type[Kind], given: Iterable[str]) -> Options:
+    """``KEY=VALUE`` texts as the options of ``kind``."""
+    known = list(kind.options.model_fields)
+    pairs: dict[str, str] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise SpecError(f"an option of an executor is KEY=VALUE, got {shown(text)}")
+        if key not in known:
+            hint = did_you_mean(key, known) or f"executor '{kind.kind}' has no options"
+            raise SpecError(f"executor '{kind.kind}' has no option {shown(key)}", hint=hint)
+        pairs[key] = value
+    try:
+        return kind.options.model_validate(pairs)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = str(first["loc"][0])
+        raise SpecError(f"option {key}={pairs[key]} of executor '{kind.kind}': {first['msg']}") from None

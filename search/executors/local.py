@@ -23,10 +23,27 @@ from typing import IO, Any
 import psutil
 
 from archspec.errors import SpecError
-from search.executors import Completion, Job, Outcome
+from search.executors import Completion, Job, Kind, Options, Outcome, Setup
 
 _LOOK_S = 0.2  # between two looks at clock and memory
 _START_S = 300.0
+_MOST_FALSE_STARTS = 3  # killed one after the other before they were ready
+
+
+class Local(Kind):
+    """The processors of this machine."""
+
+    kind = "local"
+
+    @classmethod
+    def open(cls, setup: Setup, options: Options) -> LocalExecutor:
+        """Warm workers, each started when it is first needed."""
+        return LocalExecutor(
+            n_workers=setup.n_workers,
+            argv=[sys.executable, *setup.worker],
+            log=setup.folder / "workers.log",
+            threads=setup.threads,
+        )
 
 
 class LocalExecutor:
@@ -40,6 +57,7 @@ class LocalExecutor:
         self._messages: queue.Queue[tuple[_Worker, dict[str, Any] | None]] = queue.Queue()
         self._workers: list[_Worker] = []
         self._next_id = 0
+        self._n_false_starts = 0
 
     def submit(self, job: Job) -> None:
         """Give ``job`` to an idle worker, or start one."""
@@ -55,10 +73,11 @@ class LocalExecutor:
         """Completed jobs; looks at clock and memory of the running ones meanwhile."""
         deadline = time.monotonic() + timeout_s
         while True:
-            done = [c for c in map(self._over_limit, list(self._workers)) if c is not None]
+            done = self._drain(0.0)  # first: who has finished while nobody looked was in time
+            done += [c for c in map(self._over_limit, list(self._workers)) if c is not None]
             left = deadline - time.monotonic()
-            with contextlib.suppress(queue.Empty):
-                done += self._drain(max(0.0, min(_LOOK_S, left)) if not done else 0.0)
+            if not done and left > 0:
+                done = self._drain(min(_LOOK_S, left))
             if done or left <= 0:
                 return done
 
@@ -75,20 +94,20 @@ class LocalExecutor:
     def _drain(self, timeout_s: float) -> list[Completion]:
         """Completions among the messages that are there, after waiting for the first one."""
         done = []
-        worker, message = self._messages.get(timeout=timeout_s) if timeout_s else self._messages.get_nowait()
-        while True:
-            if worker in self._workers and (completion := self._heard(worker, message)) is not None:
-                done.append(completion)
-            try:
+        with contextlib.suppress(queue.Empty):
+            worker, message = self._messages.get(timeout_s > 0, timeout_s or None)
+            while True:
+                if worker in self._workers and (completion := self._heard(worker, message)) is not None:
+                    done.append(completion)
                 worker, message = self._messages.get_nowait()
-            except queue.Empty:
-                return done
+        return done
 
     def _heard(self, worker: _Worker, message: dict[str, Any] | None) -> Completion | None:
         if message is None:
             return self._died(worker)
         if "ready" in message:
             worker.ready = True
+            self._n_false_starts = 0
             return None
         if message.get("id") != worker.job_id:
             return None
@@ -104,10 +123,15 @@ class LocalExecutor:
         self._workers.remove(worker)
         worker.release()
         if not worker.ready:
-            raise SpecError(
-                f"a worker could not start (exit code {code}): {_last_line(self._log)}",
-                hint=f"its messages are in {self._log}",
-            )
+            self._n_false_starts += 1
+            if code >= 0 or self._n_false_starts == _MOST_FALSE_STARTS:
+                raise SpecError(
+                    f"a worker could not start (exit code {code}): {_last_line(self._log)}",
+                    hint=f"its messages are in {self._log}",
+                )
+            if worker.job is not None:  # killed before it looked at its job
+                self.submit(worker.job)
+            return None
         return worker.finish("died", reason=_death(code)) if worker.job is not None else None
 
     def _over_limit(self, worker: _Worker) -> Completion | None:
@@ -222,15 +246,14 @@ class _Worker:
         messages.put((self, None))
 
 
-def worker_argv(*, threads: int, plugins: Sequence[str] = ()) -> list[str]:
-    """The command of our own worker."""
-    return [sys.executable, "-m", "search.worker", str(threads), *plugins]
+def python_path() -> str:
+    """Our own import path for a process that we start, so that plug-ins are found where we find them."""
+    return os.pathsep.join(part for part in sys.path if part)
 
 
 def _environment(threads: int) -> dict[str, str]:
-    path = os.pathsep.join(part for part in sys.path if part)  # plug-ins are found where we find them
     limits = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-    return {**os.environ, **limits, "PYTHONPATH": path}
+    return {**os.environ, **limits, "PYTHONPATH": python_path()}
 
 
 def _death(code: int) -> str:

@@ -21,14 +21,16 @@ from search.genome import Genes, Genome
 class Past:
     """One earlier candidate as a proposer sees it.
 
-    ``values`` are in the order of the objectives and there exactly when ``state`` is ``done``.
+    ``values`` are in the order of the objectives, there when ``state`` is ``done`` or ``dropped``: those of
+    a dropped candidate are of the rung at which it stayed behind, not comparable with others.
     ``constraints`` has every key for every ``done`` candidate; zero or less is within the budget.
     """
 
     genes: Genes
-    state: Literal["done", "failed", "refused", "pending"]
+    state: Literal["done", "dropped", "failed", "refused", "pending"]
     values: tuple[float, ...] = ()
     constraints: Mapping[str, float] | None = None
+    fidelity: str = "full"  # the rung that ``values`` are of
 
 
 @dataclass(frozen=True)

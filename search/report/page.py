@@ -37,6 +37,7 @@ def render(result: SearchResult) -> str:
         untrained=[row for row in result.rows if row.status in ("failed", "refused")][:200],
         cost_names=_cost_names(result),
         aggregates=_aggregates(result),
+        n_dropped=sum(row.status == "dropped" for row in result.rows),
         n_duplicates=sum(row.status == "duplicate" for row in result.rows),
         provenance=json.dumps(dict(result.provenance), indent=2, sort_keys=True, default=str),
         show=show,

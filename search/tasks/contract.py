@@ -11,6 +11,7 @@ import json
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -19,6 +20,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from archspec import Closed, ComponentConfig, ModelSpec, TokenInput
+from archspec.components import spec_problem
 from archspec.spec import Fit
 from zoo.contract import HeadConfig, StemConfig
 
@@ -90,6 +92,10 @@ class TaskConfig(Closed):
     def relative_to(self, folder: Path) -> Self:
         """The same task with the paths in it, if any, taken from ``folder``, where the naming file stands."""
         return self
+
+    def shortened(self, share: Fraction) -> Self:
+        """The same task with examples of a share of the length, for a lower rung of a search."""
+        raise spec_problem(f"task '{self.kind}' has no shorter form", "use rungs of steps, width or seeds")
 
     def misfit(self, spec: ModelSpec) -> str | None:
         """Why ``spec`` cannot be trained on this task (fields and values of both), or None if it can."""

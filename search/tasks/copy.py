@@ -8,7 +8,8 @@ and always saying ``.``.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from fractions import Fraction
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -32,6 +33,10 @@ class Copy(Task):
             if self.n_min > self.n_max:
                 raise spec_problem(f"n_min {self.n_min} is greater than n_max {self.n_max}")
             return self
+
+        def shortened(self, share: Fraction) -> Self:
+            n_min, n_max = (max(1, round(share * n)) for n in (self.n_min, self.n_max))
+            return self.model_copy(update={"n_min": n_min, "n_max": n_max})
 
         def needs(self, *, causal: bool) -> Needs:
             n_ids = self.alphabet + _FIRST_LETTER

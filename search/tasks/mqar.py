@@ -8,7 +8,8 @@ unseen).
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from fractions import Fraction
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -41,6 +42,11 @@ class Mqar(Task):
                     f"{3 * self.n_pairs} positions"
                 )
             return self
+
+        def shortened(self, share: Fraction) -> Self:
+            n_pairs = max(1, round(share * self.n_pairs))
+            length = max(3 * n_pairs, round(share * self.length))
+            return self.model_copy(update={"n_pairs": n_pairs, "length": length})
 
         def needs(self, *, causal: bool) -> Needs:
             return Needs(self.vocab_size, self.vocab_size, self.length)

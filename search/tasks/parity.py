@@ -6,7 +6,8 @@ attention at length. Score: accuracy above chance (0.5).
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from fractions import Fraction
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import Field
@@ -18,6 +19,9 @@ class Parity(Task):
     class Config(TaskConfig):
         kind: Literal["parity"] = "parity"
         length: Annotated[int, Field(ge=1, le=1_000_000, description="bits of one example")] = 32
+
+        def shortened(self, share: Fraction) -> Self:
+            return self.model_copy(update={"length": max(1, round(share * self.length))})
 
         def needs(self, *, causal: bool) -> Needs:
             return Needs(2, 2, self.length)

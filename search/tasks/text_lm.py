@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -49,6 +50,9 @@ class TextLm(Task):
             if self.path is None:
                 return self
             return self.model_copy(update={"path": str(folder / Path(self.path).expanduser())})
+
+        def shortened(self, share: Fraction) -> Self:
+            return self.model_copy(update={"seq_len": max(2, round(share * self.seq_len))})
 
         def needs(self, *, causal: bool) -> Needs:
             return Needs(256 if causal else MASK_ID + 1, 256, self.seq_len)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any, Literal
 
 import pytest
 
 from archspec.closed import Closed
 from archspec.errors import SpecError
+from archspec.fidelity import StepsTo
 from archspec.quantities import Budget, find_quantity, show
 from archspec.source import parse_source
 from archspec.study import Study, StudyKinds, parse_memory
@@ -55,9 +57,10 @@ def test_a_study_with_every_default() -> None:
         "inference_peak": ("<=", 256.0 * 2**20),
         "score": (">=", 0.5),
     }
-    assert (study.proposer, study.aggregate, study.proxy, study.fidelity.rungs) == (
-        "tpe", "mean", "none", ("full",),
+    assert (study.proposer, study.aggregate, study.proxy, study.score_by) == (
+        "tpe", "mean", "none", "final",
     )  # fmt: skip
+    assert [str(rung) for rung in study.fidelity.rungs] == ["full"]
     assert isinstance(study.recipe, Recipe)
 
 
@@ -128,7 +131,20 @@ def test_a_budget_that_cannot_be_meant(wrong: str, expected: str) -> None:
         (4, "objectives: {score.parity: maximize}", "no task 'parity'"),
         (4, "objectives: {score: max}", "objectives.score: must be one of maximize, minimize, got 'max'"),
         (5, "proposer: bayes", "proposer: unknown proposer 'bayes'"),
-        (5, "fidelity: {rungs: [small, full]}", "fidelity.rungs"),
+        (5, "fidelity: {rungs: [small, full]}", "fidelity.rungs[0]: a rung is a share of the steps"),
+        (5, "fidelity: {rungs: [1/9]}", "fidelity.rungs[0]: the last rung must be 'full', got 'steps 1/9'"),
+        (5, "fidelity: {rungs: [full, full]}", "fidelity.rungs[0]: only the last rung is 'full'"),
+        (5, "fidelity: {rungs: []}", "fidelity.rungs: must not be empty"),
+        (5, "fidelity: {rungs: [1/3, 1/9, full]}", "rungs[1]: 'steps 1/9' is no more work than 'steps 1/3'"),
+        (5, "fidelity: {rungs: [2, full]}", "rungs[0]: must be more than 0 and at most 1, got 2"),
+        (5, "fidelity: {rungs: [1/0, full]}", "rungs[0]: must be a share of the whole, got '1/0'"),
+        (5, "fidelity: {rungs: [{steps: 3/2}, full]}", "rungs[0].steps: must be more than 0 and at most 1"),
+        (5, "fidelity: {rungs: [{stepz: 1/2}, full]}", "rungs[0].stepz: unknown field 'stepz'"),
+        (5, "fidelity: {rungs: [{seeds: 2}, full]}", "rungs[0]: 2 seeds, but the study has 1"),
+        (5, "fidelity: {rungs: [1/9, full], promote: 1}", "fidelity.promote: must be less than 1"),
+        (5, "fidelity: {rungs: [1/9, full], audit: 3}", "audit: an audit takes at least 8 candidates, got 3"),
+        (5, "score_by: middle", "score_by: must be final, area or a mapping such as {steps_to: 0.9}"),
+        (5, "score_by: {steps_to: 2}", "score_by.steps_to: must be at most 1, got 2"),
         (5, "proxy: {shrink: {d_model: 1/8}}", "proxy: must be none"),
         (5, "trials: 0", "trials: must be at least 1, got 0"),
         (5, "target: {devise: cpu}", "target.devise: unknown field 'devise'"),
@@ -185,3 +201,39 @@ def test_a_study_is_not_read_without_its_kinds() -> None:
     tree: Any = parse_source(STUDY).tree
     with pytest.raises(TypeError, match="StudyKinds"):
         Study.model_validate(tree)
+
+
+def test_rungs_are_shares_of_steps_lengths_widths_and_seeds() -> None:
+    ladder = (
+        "{rungs: [{steps: 1/9, seeds: 1}, {steps: 1/3, seq_len: 0.5}, full], promote: 1/2, keep_rates: 2}"
+    )
+    study = read(STUDY + f"seeds: 3\nfidelity: {ladder}\nscore_by: {{steps_to: 0.9}}\n")
+    fidelity = study.fidelity
+    assert [str(rung) for rung in fidelity.rungs] == ["steps 1/9, 1 seed", "steps 1/3, seq_len 1/2", "full"]
+    assert (fidelity.promote, fidelity.audit, fidelity.keep_rates) == (Fraction(1, 2), 12, 2)
+    assert study.score_by == StepsTo(steps_to=0.9)
+    assert [str(rung) for rung in read(STUDY + "fidelity: {rungs: [1/9, full]}\n").fidelity.rungs] == [
+        "steps 1/9",
+        "full",
+    ]
+
+
+def test_what_a_candidate_costs_up_to_a_rung() -> None:
+    """In whole trainings with every rate: two rates for a ninth, then the better one alone."""
+    two = read(STUDY + "fidelity: {rungs: [1/9, full]}\n").fidelity
+    assert two.cost([0], n_rates=2, n_seeds=1) == Fraction(1, 9)
+    assert two.cost([0, 1], n_rates=2, n_seeds=1) == Fraction(1, 9) + Fraction(8, 9) / 2
+    assert two.cost([0, 1], n_rates=1, n_seeds=1) == two.cost([1], n_rates=1, n_seeds=1) == 1
+    apart = read(STUDY + "fidelity: {rungs: [{width: 1/2}, full]}\n").fidelity
+    assert apart.cost([0], n_rates=1, n_seeds=1) == Fraction(1, 4)
+    assert apart.cost([0, 1], n_rates=1, n_seeds=1) == Fraction(5, 4), "another width begins anew"
+    seeds = read(STUDY + "seeds: 4\nfidelity: {rungs: [{seeds: 1}, full]}\n").fidelity
+    assert [seeds.cost(c, n_rates=3, n_seeds=4) for c in ([0], [0, 1])] == [Fraction(1, 4), 1]
+
+
+def test_a_ladder_that_ranks_nothing_learned_is_refused() -> None:
+    text = STUDY.replace("score: maximize, ", "").replace(', score: ">= 0.5"', "")
+    assert read(text)
+    assert any(
+        "rungs rank what training gives" in p for p in problems(text + "fidelity: {rungs: [1/9, full]}\n")
+    )

@@ -16,8 +16,9 @@ from archspec.space import Space
 from search.candidates import _gene
 from search.driver import search
 from search.genome import Gene, Genome
-from search.mirror import constraints, frozen_trial, hide_password, mirror
+from search.mirror import Mirror, constraints, frozen_trial
 from search.proposers import Past
+from search.storage import parse_storage
 
 GENOME = Genome(
     (
@@ -98,18 +99,25 @@ def test_the_mirror_holds_every_trial_once_with_its_constraints(tmp_path: Path) 
     assert sorted(numbers) == [row.trial for row in result.rows if row.status != "duplicate"]
     complete = [trial for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
     assert len(complete) == len(result.trained)
-    assert all(set(trial.constraints) == {"params", "score"} for trial in complete)
+    for trial in complete:
+        assert {"params", "score"} <= set(trial.constraints)
+        named = [trial.constraints[name] for name in ("params", "score")]
+        assert trial.system_attrs["constraints"] == named, "what optuna-dashboard reads"
     best = {trial.user_attrs["archspec:trial"] for trial in study.best_trials}
     assert {row.trial for row in result.front} == best
 
 
 def test_a_storage_that_cannot_be_used_is_one_clear_error_without_its_password() -> None:
     with pytest.raises(SpecError) as caught:
-        mirror("postgresql://me:secret@nowhere.invalid/db", "x", GENOME, ["maximize"], [])
+        Mirror(parse_storage("postgresql://me:secret@nowhere.invalid/db"), "x", GENOME, ["maximize"])
     assert "secret" not in str(caught.value)
     assert "--storage" in caught.value.message
 
 
 def test_a_url_is_shown_without_its_password() -> None:
-    assert hide_password("mysql://me:secret@host/db") == "mysql://me:***@host/db"
-    assert "secret" not in hide_password("::secret")
+    for url in ("mysql://me:secret@host/db", "mysql://me@host/db?password=secret"):
+        assert parse_storage(url).shown == "mysql://me@host/db"
+        assert "secret" not in repr(parse_storage(url))
+    with pytest.raises(SpecError, match="--storage is no URL") as caught:
+        parse_storage("::secret")
+    assert "secret" not in str(caught.value)

@@ -225,7 +225,7 @@ def test_a_lock_from_another_machine_is_believed_on_a_network_folder_only(
 
 
 def test_a_network_folder_gets_a_rollback_journal(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("search.ledger.on_network", lambda path: True)
+    monkeypatch.setattr("search.ledgers.sqlite.on_network", lambda path: True)
     ledger = Ledger(path)
     ledger.add_trial(trial(0), study="s")
     assert not path.with_name(f"{FILE_NAME}-wal").exists()
