@@ -1,15 +1,18 @@
 """Transfer audit: does the ranking of small twins hold for the full models, trained longer?
 
-    python benchmarks/transfer.py --out WORK [--device cpu] [--small-steps 250] [--large-steps 350] [--save]
+    python benchmarks/transfer.py --out WORK [--device cpu] [--small-steps 250] [--large-steps 350]
+        [--finished] [--save]
 
-Hybrids of ``transfer_space.yaml`` are trained as shrunk twins on ``python_stdlib``. Their picks are written to
-``WORK/picks.json`` before anything large is trained. The picks are trained full-size with two seeds and read on
-the sealed test. Every finished model is a file in WORK, and the same command goes on from there.
+Hybrids of ``transfer_space.yaml`` are trained as shrunk twins on ``python_stdlib``. Their picks are written
+to ``WORK/picks.json`` before anything large is trained. The picks are trained full-size with two seeds and
+read on the sealed test. Every finished model is a file in WORK, and the same command goes on from there;
+``--finished`` trains nothing more and reports what is there.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import time
 from collections.abc import Callable
@@ -52,6 +55,7 @@ def main() -> None:
     parser.add_argument("--large-steps", type=int, default=350)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--test-examples", type=int, default=192)
+    parser.add_argument("--finished", action="store_true", help="report what is there, train nothing more")
     parser.add_argument("--save", action="store_true", help="write into benchmarks/results/ and docs/")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -65,7 +69,7 @@ def main() -> None:
     document, table = report(models, small, chosen, large)
     print(table)
     if arguments.save:
-        settings = {k: v for k, v in vars(arguments).items() if k not in ("out", "save")}
+        settings = {k: v for k, v in vars(arguments).items() if k not in ("out", "save", "finished")}
         save("transfer", {**provenance(), **settings, "proxy": PROXY.model_dump(), **document}, table)
         draw(document, _PLOT)
 
@@ -100,7 +104,9 @@ class Audit:
                 # What a result depends on is in its file's name: other settings make other files.
                 key = f"{spec_hash(spec)[:12]}-{seed}-{steps}x{self._arguments.batch_size}"
                 file = f"{size}/{key}.json"
-                rows.append(self.once(file, lambda: self._row(name, spec, seed, steps, rate, size, key)))
+                make = functools.partial(self._row, name, spec, seed, steps, rate, size, key)
+                if not self._arguments.finished or (self._out / file).exists():
+                    rows.append(self.once(file, make))
                 bar.advance(task)
         return rows
 
@@ -133,7 +139,7 @@ class Audit:
 
 
 def sealed(model: CompiledModel, task: Task, n_examples: int, batch_size: int) -> dict[str, Any]:
-    """Bits per byte on the first ``n_examples`` of the sealed test: all, in repeated n-grams, and elsewhere."""
+    """Bits per byte on the sealed test: of all bytes, of those in repeated n-grams, and of the rest."""
     device = next(iter(model.parameters())).device
     sums = torch.zeros(2, 2, dtype=torch.float64)  # (elsewhere, repeated) x (bits, bytes)
     model.eval()

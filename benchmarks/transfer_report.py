@@ -22,7 +22,7 @@ def report(
     rows = []
     for pick in picks:
         runs = [r for r in large if r["name"] == pick["name"]]
-        if any("test_loss" not in r for r in runs):
+        if not runs or any("test_loss" not in r for r in runs):
             continue
         member = by_name[pick["name"]]
         means = {part: statistics.fmean(r[part] for r in runs) for part in _PARTS}
@@ -33,6 +33,7 @@ def report(
     facts = conclusions(rows)
     facts["failed"] = [r["name"] for r in (*small, *large) if r["status"] != "ok"]
     facts["n_small"], facts["n_large"] = len(small), len(rows)
+    facts["n_picked"], facts["n_large_runs"] = len(picks), len(large)
     facts["small_params"] = _range([m.twin_params for m in models])
     facts["large_params"] = _range([row["params"] for row in rows])
     facts["small_tokens"], facts["large_tokens"] = small[0]["tokens"], large[0]["tokens"]
@@ -55,8 +56,7 @@ def conclusions(rows: Sequence[Row]) -> Row:
             name: {"tau": kendall_tau(column, truth), "interval_95": tau_interval(column, truth)}
             for name, column in columns.items()
         }
-    first, second = ([row["test_loss_by_seed"][i] for row in rows] for i in (0, -1))
-    ceiling = {"tau": kendall_tau(first, second), "interval_95": tau_interval(first, second)}
+    ceiling = _ceiling(rows)
     losses = [row["test_loss"] for row in rows]
     found = regret(columns["small loss"], [row["params"] for row in rows], losses)
     regrets = {"by_small": found.by_small, "by_params": found.by_params, "at_random": found.at_random}
@@ -68,8 +68,18 @@ def conclusions(rows: Sequence[Row]) -> Row:
     }
 
 
-def verdict(taus: Row, ceiling: Row, regrets: Row) -> str:
-    """One paragraph; good only where the interval excludes 0 and the small loss ranks no worse than params."""
+def _ceiling(rows: Sequence[Row]) -> Row | None:
+    """Tau between the first two seeds over the models that have both; None where fewer than three do."""
+    pairs = [row["test_loss_by_seed"][:2] for row in rows if len(row["test_loss_by_seed"]) > 1]
+    if len(pairs) < 3:
+        return None
+    first, second = zip(*pairs, strict=True)
+    tau, interval = kendall_tau(first, second), tau_interval(first, second)
+    return {"tau": tau, "interval_95": interval, "n": len(pairs)}
+
+
+def verdict(taus: Row, ceiling: Row | None, regrets: Row) -> str:
+    """One paragraph; good only where the interval excludes 0 and the twins rank better than parameters."""
     tau, (low, high) = taus["small loss"]["tau"], taus["small loss"]["interval_95"]
     params = taus["params"]["tau"]
     if low > 0 and tau > params and regrets["by_small"] <= regrets["by_params"]:
@@ -81,7 +91,7 @@ def verdict(taus: Row, ceiling: Row, regrets: Row) -> str:
     return (
         f"{word}: tau of the twins' loss against the full models' sealed-test loss is {tau:.2f} "
         f"[{low:.2f}, {high:.2f}], of parameters alone {params:.2f}, of FLOPs {taus['FLOPs']['tau']:.2f}; "
-        f"between the two seeds {ceiling['tau']:.2f}. Regret in bits per byte: best twin "
+        f"between two seeds {'not measured' if ceiling is None else format(ceiling['tau'], '.2f')}. Regret in bits per byte: best twin "
         f"{regrets['by_small']:.3f}, most parameters {regrets['by_params']:.3f}, random "
         f"{regrets['at_random']:.3f}."
     )

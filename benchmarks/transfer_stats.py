@@ -1,4 +1,4 @@
-"""The arithmetic of a transfer audit: rank correlation, its interval, regret, and which bytes repeat an n-gram."""
+"""The arithmetic of a transfer audit: rank correlation, its interval, regret, repeated n-grams."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def regret(small_loss: Sequence[float], params: Sequence[float], large_loss: Seq
 
 
 def repeated(window: Tensor, n_before: int = 4) -> Tensor:
-    """(B, L + 1) bytes -> (B, L): whether byte t + 1 and the ``n_before`` before it stood earlier in the row."""
+    """(B, L + 1) bytes -> (B, L): whether a byte and the ``n_before`` before it stood earlier in the row."""
     n = n_before + 1
     grams = window.long().unfold(1, n, 1)  # (B, L + 2 - n, n)
     codes = (grams * 257 ** torch.arange(n, device=window.device)).sum(-1)

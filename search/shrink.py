@@ -3,9 +3,9 @@
 Every width is scaled in step: ``d_model``, FIT's ``d_latent``, an encoder's own width, ``d_ff``, ``d_head``
 and ``d_embed``. Heads (and their groups, routed and strided heads) keep their number, so it is a head's width
 that shrinks; that way the split of a layer into heads of several sorts is the same in both. Vocabulary,
-convolutions, clusters and, unless asked for, states keep their size. With ``seq_len``, windows, spans, strides
-and FIT's groups scale too. Sizes are rounded to what the heads allow; what cannot be shrunk is a SpecError that
-shows where.
+convolutions, clusters and, unless asked for, states keep their size. With ``seq_len``, windows, spans,
+strides and FIT's groups scale too. Sizes are rounded to what the heads allow; what cannot be shrunk is a
+SpecError that shows where.
 """
 
 from __future__ import annotations

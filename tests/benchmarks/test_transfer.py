@@ -79,3 +79,10 @@ def test_verdict_says_what_the_figures_say(low, params, regrets, said):
     }
     by = {"by_small": regrets[0], "by_params": regrets[1], "at_random": 0.3}
     assert said in transfer_report.verdict(taus, {"tau": 0.8}, by)
+
+
+def test_no_ceiling_is_made_of_one_seed():
+    rows = [{"test_loss_by_seed": [float(i)]} for i in range(5)]
+    assert transfer_report._ceiling(rows) is None
+    rows = [{"test_loss_by_seed": [float(i), float(-i)]} for i in range(5)]
+    assert transfer_report._ceiling(rows)["tau"] == pytest.approx(-1)
