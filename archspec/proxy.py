@@ -36,7 +36,7 @@ Share = Annotated[str, BeforeValidator(_share), AfterValidator(_in_range), WithJ
 
 
 class Shrink(Closed):
-    """Shares of a spec's sizes that its twin keeps. Heads keep their number, so their width shrinks in step."""
+    """Shares of a spec's sizes that its twin keeps. Heads keep their number and get narrower."""
 
     d_model: Share = Field("keep", description="of every width: d_model, d_latent, d_ff, d_head, d_embed")
     d_state: Share = Field("keep", description="of the states of recurrent mixers: d_state, d_qk")

@@ -26,6 +26,7 @@ from archspec.components import spec_problem
 from archspec.cost import Dtype, Phase
 from archspec.errors import did_you_mean
 from archspec.fidelity import Fidelity, ScoreBy
+from archspec.proxy import ProxySlot
 from archspec.quantities import Budget, find_quantity
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}$")]
@@ -179,7 +180,9 @@ class Study(Closed):
     )
     target: Target = Target()
     recipe: RecipeSlot = Field(default_factory=dict, validate_default=True)
-    proxy: Literal["none"] = "none"
+    proxy: ProxySlot = Field(
+        "none", description="a smaller twin whose score stands for the candidate's: {shrink: {d_model: 1/8}}"
+    )
     aggregate: Literal["mean", "min"] = Field(
         "mean",
         description="how 'score' is made of the tasks' scores; mean is weighted by each task's 'weight'",

@@ -19,6 +19,7 @@ import torch
 from archspec import ModelSpec, SpecError
 from archspec.dump import dump_spec
 from archspec.identity import spec_hash
+from archspec.proxy import Proxy
 from archspec.quantities import Budget
 from archspec.source import parse_source
 from compiler import build_graph, resolve
@@ -38,6 +39,7 @@ from search.load import LoadedStudy
 from search.measuring import asked_figures, phases_of
 from search.predicting import latency_predictor
 from search.proof import Proof
+from search.shrink import shrink
 from search.solve import FINAL
 from search.space_proof import prove
 from search.stretch import folder_of, reached, twins
@@ -137,8 +139,9 @@ class SpecEvaluator:
         ]
 
     def discard(self, candidate: Candidate) -> None:
-        """Delete its weights and checkpoints."""
-        shutil.rmtree(self._folder(candidate), ignore_errors=True)
+        """Delete its weights and checkpoints, but not those of a twin, which may be another's too."""
+        if self._proxy is None:
+            shutil.rmtree(self._folder(candidate), ignore_errors=True)
 
     def measurement(self, candidate: Candidate, *, final: bool) -> Need | None:
         """What the study asks of the target, if anything; causality is tested on the way."""
@@ -191,6 +194,8 @@ class SpecEvaluator:
         """The candidate as a spec file under its own name."""
         spec = resolve(parse_source(candidate.payload["spec"]), self._loaded.zoo)
         name = candidate.baseline or f"{self._study.study}_{candidate.hash[:12]}"
+        if (twin := candidate.payload.get("twin")) is not None:
+            comment += f"\nscore of the shrunk twin, which has {twin['params']:,} parameters"
         return dump_spec(spec.model_copy(update={"name": name}), comment=comment)
 
     def identity(self) -> Identity:
@@ -216,6 +221,9 @@ class SpecEvaluator:
         if self._figures:
             values["target"] = digest(self._target)
             explain["target"] = "another target, or on another device"
+        if self._proxy is not None:
+            values["proxy"] = digest(self._proxy.model_dump(mode="json"))
+            explain["proxy"] = "another proxy"
         return Identity(values, explain)
 
     def provenance(self) -> dict[str, Any]:
@@ -250,8 +258,9 @@ class SpecEvaluator:
     def _of_spec(self, spec: ModelSpec, genes: Genes) -> Candidate:
         found = spec_hash(spec)
         rungs = self._study.fidelity.rungs
+        trained = self._trained(spec, found)
         for label, share in itertools.product(self._labelled, {rung.seq_len for rung in rungs}):
-            if (reason := self._config(label, share).misfit(spec)) is not None:
+            if (reason := self._config(label, share).misfit(trained)) is not None:
                 raise Unfit("misfit", reason, hash=found)
         target = self._study.target
         seq_len = target.seq_len or spec.input.seq_len
@@ -272,9 +281,15 @@ class SpecEvaluator:
             raise Unfit("misfit", f"it has no phase {lacking[0]}", hash=found)
         costs = closed_costs(profile, target)
         payload: dict[str, Any] = {"spec": dump_spec(without_empty_layers(spec))}
+        if self._proxy is not None:
+            payload["twin"] = {
+                "spec": dump_spec(without_empty_layers(trained)),
+                "hash": spec_hash(trained),
+                "params": self._params(trained),
+            }
         if any(rung.width != 1 for rung in rungs):
             try:
-                payload["twins"] = twins(spec, self._study.fidelity, self._loaded.zoo)
+                payload["twins"] = twins(trained, self._study.fidelity, self._loaded.zoo)
             except SpecError as error:
                 raise Unfit("no_twin", _reason(error), hash=found) from error
         candidate = Candidate(found, genes, layer_pairs(spec), costs, payload)
@@ -295,7 +310,9 @@ class SpecEvaluator:
         conditions = digest(written) if judged == "final" else digest([written, judged])
         subject = digest(self._subject(label, study.fidelity.rungs[index].seq_len))
         rung = study.fidelity.label(index, len(recipe.learning_rates))
-        key = EvidenceKey("training", candidate.hash, subject, conditions, rung, seed, self._versions)
+        key = EvidenceKey(
+            "training", _trained_hash(candidate), subject, conditions, rung, seed, self._versions
+        )
         payload = {
             "recipe": written,
             "seed": seed,
@@ -316,7 +333,8 @@ class SpecEvaluator:
     def _stretch(self, candidate: Candidate, label: str, seed: int, index: int) -> dict[str, Any]:
         """What one rung trains, on what, and how far."""
         rung = self._study.fidelity.rungs[index]
-        spec = candidate.payload["spec"] if rung.width == 1 else candidate.payload["twins"][str(rung.width)]
+        whole = candidate.payload.get("twin", candidate.payload)["spec"]
+        spec = whole if rung.width == 1 else candidate.payload["twins"][str(rung.width)]
         return {
             "spec": spec,
             "task": self._config(label, rung.seq_len).model_dump(mode="json"),
@@ -326,10 +344,32 @@ class SpecEvaluator:
 
     def _config(self, label: str, share: Fraction) -> TaskConfig:
         config = self._labelled[label]
+        share = share if self._proxy is None else share * Fraction(self._proxy.seq_len)
         return config if share == 1 else config.shortened(share)
 
     def _folder(self, candidate: Candidate) -> Path:
-        return self._place.weights / candidate.hash[:12]
+        return self._place.weights / _trained_hash(candidate)[:12]
+
+    def _trained(self, spec: ModelSpec, found: str) -> ModelSpec:
+        """What is trained in place of ``spec``, whose hash is ``found``: its shrunk twin, or itself."""
+        if self._proxy is None:
+            return spec
+        for config in self._labelled.values():
+            if (reason := config.misfit(spec)) is not None:
+                raise Unfit("misfit", reason, hash=found)
+        try:
+            return shrink(spec, self._proxy, self._loaded.zoo)
+        except SpecError as error:
+            raise Unfit("no_twin", _reason(error), hash=found) from error
+
+    def _params(self, spec: ModelSpec) -> int:
+        graph = build_graph(spec, zoo=self._loaded.zoo)
+        length = spec.input.seq_len
+        return closed_profile(graph, seq_len=length, batch_size=1, dtype="float32", phase="prefill").params
+
+    @property
+    def _proxy(self) -> Proxy | None:
+        return self._study.proxy if isinstance(self._study.proxy, Proxy) else None
 
     @cached_property
     def _training_seeds(self) -> list[int]:
@@ -371,6 +411,11 @@ class SpecEvaluator:
         record = json.loads(json.dumps(self._task(label, share).record()))
         record["config"].pop("weight", None)
         return dict(record)
+
+
+def _trained_hash(candidate: Candidate) -> str:
+    """Of what is trained: two candidates with one twin share its training."""
+    return str(candidate.payload.get("twin", {}).get("hash", candidate.hash))
 
 
 def metadata_version() -> str:

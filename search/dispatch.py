@@ -65,13 +65,22 @@ class Dispatcher:
         running: list[tuple[int, Need]] = []
         over: set[int] = set()  # trials that failed: what they still need is skipped
         while waiting or running:
-            while waiting and len(running) < at_once:
-                number, need = waiting.popleft()
-                if number not in over:
+            while len(running) < at_once and (free := _free(waiting, running)) is not None:
+                number, need = free
+                known = self._ledger.evidence(need.key)
+                if known is not None:  # made for another trial meanwhile
+                    lacking[number] -= 1
+                    failure = failure_of(known)
+                    if number not in over and (failure or lacking[number] == 0):
+                        over |= {number} if failure else set()
+                        settle(number, failure)
+                elif number not in over:
                     self._check_time()
                     self._executor.submit(need.job)
                     running.append((number, need))
                     self._started(number, need)
+            if not running:
+                continue
             for completion in self._executor.wait(self._patience()):
                 number, need = next(pair for pair in running if pair[1].job is completion.job)
                 running.remove((number, need))
@@ -146,3 +155,13 @@ def failure_of(document: Mapping[str, Any]) -> str:
         return ""
     reason = f": {document['reason']}" if document.get("reason") else ""
     return f"{status} on {document['label']}{reason}"
+
+
+def _free(waiting: deque[tuple[int, Need]], running: Sequence[tuple[int, Need]]) -> tuple[int, Need] | None:
+    """The first that waits, taken out, whose result nothing that runs is about to give."""
+    busy = {need.key for _, need in running}
+    for i, pair in enumerate(waiting):
+        if pair[1].key not in busy:
+            del waiting[i]
+            return pair
+    return None

@@ -1,10 +1,11 @@
 """A spec's shrunk twin: the same mixers in the same order, narrower, shorter or with fewer layers.
 
-Every width is scaled in step: ``d_model``, FIT's ``d_latent``, an encoder's own width, ``d_ff``, ``d_head`` and
-``d_embed``. Heads (and their groups, routed and strided heads) keep their number, so it is a head's width that
-shrinks; that way the split of a layer into heads of several sorts is the same in both. Vocabulary, convolutions,
-clusters and, unless asked for, states keep their size. With ``seq_len``, windows, spans, strides and FIT's groups
-scale too. Sizes are rounded to what the heads allow; what cannot be shrunk is a SpecError that shows where.
+Every width is scaled in step: ``d_model``, FIT's ``d_latent``, an encoder's own width, ``d_ff``, ``d_head``
+and ``d_embed``. Heads (and their groups, routed and strided heads) keep their number, so it is a head's width
+that shrinks; that way the split of a layer into heads of several sorts is the same in both. Vocabulary,
+convolutions, clusters and, unless asked for, states keep their size. With ``seq_len``, windows, spans,
+strides and FIT's groups scale too. Sizes are rounded to what the heads allow; what cannot be shrunk is a
+SpecError that shows where.
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ class _Twin:
             wide = widths[name][0]
             narrow = max(step, round(wide * self._width / step) * step)
             if narrow >= wide:
-                message = f"{self._width} of {key} {wide}: its heads allow multiples of {step} only, so it stays {wide}"
+                message = f"{self._width} of {key} {wide}: the heads allow multiples of {step} only"
                 raise self._error(path, message, "ask for a smaller share, or give the heads a d_head")
             holder[key] = narrow
         for part in self._parts:
@@ -171,7 +172,7 @@ class _Twin:
             long = taken["seq_len"]
             taken["seq_len"] = max(step, round(long * self._length / step) * step)
             if taken["seq_len"] >= long:
-                message = f"{self._length} of seq_len {long}: lengths here are multiples of {step}, so it stays {long}"
+                message = f"{self._length} of seq_len {long}: lengths here are multiples of {step} only"
                 raise self._error((*path, "seq_len"), message, "ask for a smaller share")
 
     def _error(self, path: Path, message: str, hint: str) -> SpecError:
@@ -211,7 +212,7 @@ def _window(positions: int, share: Fraction) -> int:
 
 
 def _fewer(entries: list[Tree], share: Fraction) -> list[Tree]:
-    """The entries with ``share`` of the layers: repeats are shortened, of single layers some of each kind go."""
+    """``share`` of the layers: repeats are shortened, of single layers some of each kind go."""
     kept = []
     for entry, stays in zip(entries, _spread([str(entry) for entry in entries], share), strict=True):
         if "fit" in entry:
