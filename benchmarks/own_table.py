@@ -102,7 +102,8 @@ def _line(outcome: _Outcome, n_quarter: int) -> str:
 def _save(table: OwnTable, outcomes: list[_Outcome], n_quarter: int, n_searches: int) -> None:
     head = (
         "| budgets | proposer | feasible | a quarter of them | share there: mean (least) "
-        f"| searches >= {WANTED:.0%} there | share at {n_quarter}: mean (least) | median evaluations to {WANTED:.0%} |\n"
+        f"| searches >= {WANTED:.0%} there | share at {n_quarter}: mean (least) "
+        f"| median evaluations to {WANTED:.0%} |\n"
         "|---|---|---|---|---|---|---|---|"
     )
     document: dict[str, Any] = {

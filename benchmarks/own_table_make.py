@@ -1,4 +1,4 @@
-"""Trains every model of the space of a table of our own, once per seed: ``python benchmarks/own_table.py make``.
+"""Trains every model of the space of our own table, once per seed: ``python benchmarks/own_table.py make``.
 
 The table is a CSV file under a few lines of ``# key: value``; a row is one model with one seed, written when
 both its trainings are through, so that the same command goes on where it was stopped. Costs are exact, in
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from own_table_search import COSTS, TABLE, read_rows
+from own_table_search import COSTS, read_rows
 from record import provenance
 
 from archspec.source import parse_source
@@ -56,16 +56,15 @@ def make(table: Path, *, limit_s: float) -> None:
             **_trained(loaded, candidate, seed),
         }
         _append(table, row)
-        _progress(n + len(wanted) - len(left), len(wanted), (time.monotonic() - started) / n * (len(left) - n))
+        seconds_left = (time.monotonic() - started) / n * (len(left) - n)
+        _progress(n + len(wanted) - len(left), len(wanted), seconds_left)
 
 
 def _trained(loaded: LoadedStudy, candidate: Candidate, seed: int) -> dict[str, Any]:
     spec = resolve(parse_source(candidate.payload["spec"]), loaded.zoo)
     row: dict[str, Any] = {}
     for label, config in zip(loaded.study.labels, loaded.task_configs, strict=True):
-        result = train(
-            spec, config, loaded.recipe, seed=seed, gate=False, zoo=loaded.zoo, tasks=loaded.tasks
-        )
+        result = train(spec, config, loaded.recipe, seed=seed, gate=False, zoo=loaded.zoo, tasks=loaded.tasks)
         document = training_document(result)
         row |= {
             f"{label}_status": document["status"],
@@ -110,4 +109,5 @@ def _done(table: Path) -> set[tuple[str, str]]:
 
 def _progress(n: int, total: int, seconds_left: float) -> None:
     bar = "#" * (30 * n // total)
-    print(f"\r[{bar:<30}] {n}/{total}, {seconds_left / 60:.0f} min left ", end="", file=sys.stderr, flush=True)
+    line = f"\r[{bar:<30}] {n}/{total}, {seconds_left / 60:.0f} min left "
+    print(line, end="", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""The table of our own as an ``Evaluator``: the study's driver, ledger and rounds, trainings that are looked up.
+"""Our own table as an ``Evaluator``: the study's driver, ledger and rounds, trainings that are looked up.
 
 An evaluation is one model with every seed that the table has of all models. Costs are closed-form, so what
 breaks a budget is refused before it costs an evaluation.
@@ -158,9 +158,7 @@ class OwnEvaluator:
         return []
 
     def training(self, candidate: Candidate) -> list[Need]:
-        return [
-            self._need(candidate, label, seed) for label in _TASKS for seed in range(self._table.n_seeds)
-        ]
+        return [self._need(candidate, label, seed) for label in _TASKS for seed in range(self._table.n_seeds)]
 
     def _need(self, candidate: Candidate, label: str, seed: int) -> Need:
         key = EvidenceKey("training", candidate.hash, label, "table", seed=seed)
@@ -201,7 +199,8 @@ class LookUp:
         job = self._submitted.pop()
         entry = self._table.entries[tuple(job.payload["mixers"])]
         score = entry.scores[job.payload["task"]][job.payload["seed"]]
-        document = {"status": "ok", "score": score, "loss": 1 - score, "metrics": {}, "seconds": 0.0, "reason": ""}
+        figures = {"score": score, "loss": 1 - score, "metrics": {}, "seconds": 0.0}
+        document = {"status": "ok", "reason": "", **figures}
         return [Completion(job, "done", document)]
 
     def cancel_all(self) -> None:

@@ -58,9 +58,7 @@ def hypervolume(points: Sequence[Point], reference: Point) -> float:
     return _volume(_non_dominated(inside), reference)
 
 
-def improvements(
-    front: Sequence[Point], candidates: Sequence[Point], reference: Point
-) -> Array:
+def improvements(front: Sequence[Point], candidates: Sequence[Point], reference: Point) -> Array:
     """For each candidate the hypervolume that it would add to ``front`` alone: (len(candidates),).
 
     That is its box up to the reference, less what the points of the front, moved into that box, cover of it.

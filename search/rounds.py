@@ -7,6 +7,7 @@ proposed.
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import itertools
 import random
@@ -65,6 +66,8 @@ class Rounds:
         self._fallback = proposer_class("random")(problem)
         self.key = _digest(sorted((name, b.op, b.value) for name, b in study.budgets.items()))
         self._past: dict[int, tuple[str, Past]] = {}  # by trial: its hash, and what a proposer sees
+        self._order: list[int] = []  # its keys, sorted
+        self._screened: dict[tuple[Any, ...], Screened | None] = {}  # by the genes' spelling
         self._spellings: set[tuple[Any, ...]] = set()  # genes that need no second look
         self._known: dict[str, int] = {}  # hash -> the trial that evaluated it
 
@@ -77,13 +80,17 @@ class Rounds:
             if trial.status in ("done", "failed"):
                 self._known.setdefault(trial.spec, trial.number)
             if is_complete and not is_stale:
-                self._spellings.add(self._evaluator.genome.key(genes))
+                spelling = self._evaluator.genome.key(genes)
+                self._spellings.add(spelling)
+                self._screened.setdefault(spelling, self._as_screened(trial, genes))
                 if trial.status != "duplicate":
+                    if trial.number not in self._past:
+                        bisect.insort(self._order, trial.number)
                     self._past[trial.number] = trial.spec, self._as_past(trial, genes)
 
     def history(self) -> list[tuple[int, str, Past]]:
         """Number, hash and what a proposer sees of every trial with genes, in order."""
-        return [(number, *self._past[number]) for number in sorted(self._past)]
+        return [(number, *self._past[number]) for number in self._order]
 
     def baselines(self, known: Collection[str | None], *, round_: int, number: int) -> Round:
         """The study's baselines whose names are not ``known``; no budget turns them away."""
@@ -121,7 +128,7 @@ class Rounds:
         use_fallback = attempt % 4 == 3 or attempt > _N_ATTEMPTS  # it may be stuck on what it has seen
         proposer = self._fallback if use_fallback else self._proposer
         seed = int(_digest([self._study.seed, len(self._past), out.number, attempt])[:8], 16)
-        pasts = [past for _, _, past in self.history()]
+        pasts = [self._past[number][1] for number in self._order]
         refused = [Past(t.document["genes"], "refused") for t in out.settled if t.status == "refused"]
         pending = [Past(a.document["genes"], "pending") for a in out.asked if a.document["genes"]]
         for genes in proposer.propose([*pasts, *refused, *pending], k=2 * lacking, seed=seed):
@@ -164,6 +171,12 @@ class Rounds:
 
     def _screen(self, genes: Genes) -> Screened | None:
         """What a proposer may know of ``genes`` before anything runs; None where nothing would be run."""
+        spelling = self._evaluator.genome.key(genes)
+        if spelling not in self._screened:
+            self._screened[spelling] = self._screened_anew(genes)
+        return self._screened[spelling]
+
+    def _screened_anew(self, genes: Genes) -> Screened | None:
         try:
             candidate = self._evaluator.candidate(genes)
         except Unfit:
@@ -171,6 +184,15 @@ class Rounds:
         if refusal(candidate, self._study.budgets) is not None:
             return None
         return Screened(candidate.hash, candidate.genes, candidate.costs, candidate.strip, candidate.active)
+
+    def _as_screened(self, trial: Trial, genes: Genes) -> Screened | None:
+        """What ``_screen`` would say of a trial's genes, from its record: nothing is built again."""
+        if "costs" not in trial.document:
+            return None
+        candidate = candidate_of(Asked(trial.number, 0, trial.spec, None, trial.document))
+        if refusal(candidate, self._study.budgets) is not None:
+            return None
+        return Screened(candidate.hash, genes, candidate.costs, candidate.strip, candidate.active)
 
     def _as_past(self, trial: Trial, genes: Genes) -> Past:
         if trial.status != "done":
@@ -184,7 +206,8 @@ def candidate_of(asked: Asked) -> Candidate:
     """The candidate that was accepted, from its record."""
     d = asked.document
     strip = tuple((token_mixer, channel_mixer) for token_mixer, channel_mixer in d["strip"])
-    return Candidate(asked.spec, d["genes"], strip, d["costs"], d["payload"], asked.baseline)
+    active = None if d.get("active") is None else frozenset(d["active"])
+    return Candidate(asked.spec, d["genes"], strip, d["costs"], d["payload"], asked.baseline, active)
 
 
 def _document(candidate: Candidate, *, proposer: str) -> dict[str, Any]:
@@ -193,6 +216,7 @@ def _document(candidate: Candidate, *, proposer: str) -> dict[str, Any]:
         "strip": [list(pair) for pair in candidate.strip],
         "costs": dict(candidate.costs),
         "payload": dict(candidate.payload),
+        "active": None if candidate.active is None else sorted(candidate.active),
         "baseline": candidate.baseline,
         "proposer": proposer,
     }
