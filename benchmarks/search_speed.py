@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import random
 import statistics
 import tempfile
@@ -24,7 +25,7 @@ from typing import Any
 
 from record import provenance, save
 
-from archspec.study import Study
+from archspec.source import load_source
 from search.candidates import Place, SpecEvaluator
 from search.driver import Event, search
 from search.evaluate import Candidate, Need, Unfit
@@ -32,10 +33,12 @@ from search.executors import Completion, Job
 from search.front import TextBaseline
 from search.gates import refusal
 from search.ledger import FILE_NAME, EvidenceKey, Ledger, Trial
-from search.load import load_study
+from search.load import LoadedStudy, load_study
 from search.rounds import Rounds
 
-STUDY = Path(__file__).parents[1] / "specs" / "studies" / "demo.yaml"
+SPACES = Path(__file__).parents[1] / "specs" / "spaces"
+SPACE = "demo.yaml"  # its first layer, six times: 7.5 million fillings
+N_LAYERS = 6
 PROPOSERS = ("predictor", "evolution", "random", "tpe", "nsga2")
 BATCH = 8
 _N_TIMED = 2  # rounds
@@ -119,7 +122,7 @@ def main() -> None:
     if args.save:
         document = {
             **provenance(),
-            "study": f"specs/studies/{STUDY.name}",
+            "space": f"{N_LAYERS} times the first layer of specs/spaces/{SPACE}",
             "batch": BATCH,
             "figures": [asdict(figure) for figure in figures],
         }
@@ -140,41 +143,41 @@ def _line(f: Figure) -> str:
     )
 
 
-def study_of(proposer: str, trials: int) -> Study:
-    """The study with another proposer, objectives in closed form beside the score, and no baselines."""
-    study = load_study(STUDY).study
-    changes = {"proposer": proposer, "trials": trials, "batch": BATCH, "baselines": {}}
-    return study.model_copy(update={**changes, "objectives": {"score": "maximize", "flops": "minimize"}})
-
-
-def evaluator_of(study: Study, folder: Path) -> Imagined:
-    """The study's evaluator on this machine."""
-    from dataclasses import replace
-
-    return Imagined(replace(load_study(STUDY), study=study), Place("cpu", folder, 1, None))
+def loaded_study(folder: Path, proposer: str, trials: int) -> LoadedStudy:
+    """A study of score against FLOPs, with a budget that refuses some, in files of its own."""
+    space = dict(load_source(SPACES / SPACE).tree)
+    space |= {"name": "speed", "layers": [space["layers"][0]] * N_LAYERS}
+    study = {
+        "archspec": 1,
+        "study": "speed",
+        "space": "space.yaml",
+        "tasks": [{"kind": "copy", "n_min": 3, "n_max": 8}, {"kind": "parity", "length": 24}],
+        "objectives": {"score": "maximize", "flops": "minimize"},
+        "budgets": {"params": "<= 200k"},
+        "proposer": proposer,
+        "trials": trials,
+        "batch": BATCH,
+    }
+    for name, document in (("space", space), ("study", study)):
+        (folder / f"{name}.yaml").write_text(json.dumps(document), encoding="utf-8")  # JSON is YAML
+    return load_study(folder / "study.yaml")
 
 
 def measured(proposer: str, history: int) -> Figure:
     """Fill a ledger and go on with it."""
-    trials = history + BATCH * (1 + _N_TIMED)
-    study = study_of(proposer, trials)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        filled(folder, study, history)
+        loaded = loaded_study(folder, proposer, history + BATCH * (1 + _N_TIMED))
+        filled(folder, loaded, history)
         clock = _Clock()
-        search(
-            study,
-            evaluator_of(study, folder),
-            folder,
-            make_executor=lambda _: Answering(),
-            listen=clock.hear,
-        )
+        evaluator = Imagined(loaded, Place("cpu", folder, 1, None))
+        search(loaded.study, evaluator, folder, make_executor=lambda _: Answering(), listen=clock.hear)
     return clock.figure(proposer, history)
 
 
-def filled(folder: Path, study: Study, n: int) -> None:
+def filled(folder: Path, loaded: LoadedStudy, n: int) -> None:
     """A ledger with ``n`` candidates that have been trained."""
-    evaluator = evaluator_of(study, folder)
+    study, evaluator = loaded.study, Imagined(loaded, Place("cpu", folder, 1, None))
     rounds = Rounds(study, evaluator)
     rng = random.Random(0)
     trials: dict[str, Trial] = {}

@@ -105,16 +105,11 @@ class _Run:
         self._study, self._evaluator, self._ledger, self._listen = study, evaluator, ledger, listen
         self._executor, self._deadline = executor, deadline
         self._finished = {trial.number: trial for trial in ledger.trials()}
+        self.n_trained = sum(map(_cost_a_training, self._finished.values()))
         self.rounds = Rounds(study, evaluator)
         self.rounds.hear(self._finished.values())
         if self._finished:
             self._tell("resumed", f"{self.n_trained} candidates are trained already")
-
-    @property
-    def n_trained(self) -> int:
-        """Candidates that cost a training, baselines not counted."""
-        trained = (t for t in self._finished.values() if t.status in ("done", "failed"))
-        return sum(trial.document.get("baseline") is None for trial in trained)
 
     def candidate(self, number: int) -> Candidate:
         """The candidate of a finished trial."""
@@ -247,12 +242,18 @@ class _Run:
 
     def _note(self, trial: Trial) -> None:
         self._finished[trial.number] = trial
+        self.n_trained += _cost_a_training(trial)
         self.rounds.hear([trial])
         self._tell("trial", trial.document["reason"], trial)
 
     def _tell(self, kind: Any, text: str, trial: Trial | None = None) -> None:
         wanted = self._study.trials
         self._listen(Event(kind, text, self.n_trained, wanted, trial, lambda: solve(self._ledger)))
+
+
+def _cost_a_training(trial: Trial) -> bool:
+    """Baselines are not counted."""
+    return trial.status in ("done", "failed") and trial.document.get("baseline") is None
 
 
 def _start(study: Study, evaluator: Evaluator, seen: Survey, origin: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import itertools
 import random
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from archspec.errors import SpecError
@@ -135,10 +136,14 @@ class Rounds:
             yield proposer.kind, genes
 
     def _everything(self, round_: int) -> Iterator[tuple[str, Genes]]:
-        fillings = list(self._evaluator.enumerate())
+        fillings = list(self._fillings)
         random.Random(f"{self._study.seed} {round_}").shuffle(fillings)  # noqa: S311
         for genes in fillings:
             yield "enumeration", genes
+
+    @cached_property
+    def _fillings(self) -> tuple[dict[str, Any], ...]:
+        return tuple(self._evaluator.enumerate())
 
     def _take(self, proposals: Iterable[tuple[str, Genes]], k: int, out: Round) -> None:
         for proposer, genes in proposals:
