@@ -151,6 +151,7 @@ class _Run:
         self._earlier, self._is_warm = earlier, False
         self._finished = {trial.number: trial for trial in ledger.trials()}
         self._ladder = Ladder(study, evaluator, ledger, self._finished)
+        self._spent = spent(self._finished.values())
         self._weights = {task.label: task.weight for task in evaluator.tasks}
         self.rounds = Rounds(study, evaluator, never=seen.never)
         self.rounds.hear(self._finished.values())
@@ -160,7 +161,7 @@ class _Run:
     @property
     def n_trained(self) -> int:
         """Whole trainings that candidates have cost, baselines not counted."""
-        return int(spent(self._finished.values()))
+        return int(self._spent)
 
     def candidate(self, number: int) -> Candidate:
         """The candidate of a finished trial."""
@@ -206,7 +207,7 @@ class _Run:
         names = {trial.document.get("baseline") for trial in self._finished.values()}
         number, first = self._ledger.next_round(), self._ledger.next_number()
         fresh = self.rounds.baselines(names, round_=number, number=first)
-        left = self._study.trials - spent(self._finished.values())
+        left = self._study.trials - self._spent
         n_audited = self._ladder.n_to_audit(left)
         lacking = self._ladder.n_affordable(left)
         if n_audited:
@@ -350,6 +351,7 @@ class _Run:
 
     def _note(self, trial: Trial) -> None:
         self._finished[trial.number] = trial
+        self._spent += spent([trial])
         self.rounds.hear([trial])
         self._tell("trial", trial.document["reason"], trial)
 

@@ -7,11 +7,13 @@ proposed.
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import itertools
 import random
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from archspec.errors import SpecError
@@ -71,6 +73,8 @@ class Rounds:
         self._fallback = proposer_class("random")(problem)
         self.key = _digest(sorted((name, *budget.key) for name, budget in study.budgets.items()))
         self._past: dict[int, tuple[str, Past]] = {}  # by trial: its hash, and what a proposer sees
+        self._order: list[int] = []  # its keys, sorted
+        self._screened: dict[tuple[Any, ...], Screened | None] = {}  # by the genes' spelling
         self._spellings: set[tuple[Any, ...]] = set()  # genes that need no second look
         self._refused: set[str] = set()  # hashes, under these budgets
         self._known: dict[str, int] = {}  # hash -> the trial that evaluated it
@@ -93,13 +97,17 @@ class Rounds:
                 if not is_stale:
                     self._drawn[trial.spec] = trial.status != "refused"
             elif is_complete and not is_stale:
-                self._spellings.add(self._evaluator.genome.key(genes))
+                spelling = self._evaluator.genome.key(genes)
+                self._spellings.add(spelling)
+                self._screened.setdefault(spelling, self._as_screened(trial, genes))
                 if trial.status != "duplicate":
+                    if trial.number not in self._past:
+                        bisect.insort(self._order, trial.number)
                     self._past[trial.number] = trial.spec, self._as_past(trial, genes)
 
     def history(self) -> list[tuple[int, str, Past]]:
         """Number, hash and what a proposer sees of every trial with genes, in order."""
-        return [(number, *self._past[number]) for number in sorted(self._past)]
+        return [(number, *self._past[number]) for number in self._order]
 
     def past(self, number: int) -> tuple[int, str, Past] | None:
         """The same of one trial; None where it has no genes."""
@@ -175,7 +183,7 @@ class Rounds:
         use_fallback = attempt % 4 == 3 or attempt > _N_ATTEMPTS  # it may be stuck on what it has seen
         proposer = self._fallback if use_fallback else self._proposer
         seed = int(_digest([self._study.seed, len(self._past), out.number, attempt])[:8], 16)
-        pasts = [past for _, _, past in self.history()]
+        pasts = [self._past[number][1] for number in self._order]
         refused = [Past(t.document["genes"], "refused") for t in out.settled if t.status == "refused"]
         pending = [Past(a.document["genes"], "pending") for a in out.asked if a.document["genes"]]
         opened = [open_ for past in (*pasts, *refused, *pending) if (open_ := self._opened(past)) is not None]
@@ -183,7 +191,7 @@ class Rounds:
             yield proposer.kind, genes
 
     def _everything(self, round_: int) -> Iterator[tuple[str, Genes]]:
-        fillings = list(self._evaluator.enumerate())
+        fillings = list(self._fillings)
         random.Random(f"{self._study.seed} {round_}").shuffle(fillings)  # noqa: S311
         for genes in fillings:
             if self._opened(Past(genes, "pending")) is not None:
@@ -201,6 +209,10 @@ class Rounds:
         if active is None or any(gene.name in active for gene in closed):
             return None
         return replace(past, genes={**past.genes, **{gene.name: gene.first for gene in closed}})
+
+    @cached_property
+    def _fillings(self) -> tuple[dict[str, Any], ...]:
+        return tuple(self._evaluator.enumerate())
 
     def _take(self, proposals: Iterable[tuple[str, Genes]], k: int, out: Round) -> None:
         for proposer, genes in proposals:
@@ -237,6 +249,12 @@ class Rounds:
 
     def _screen(self, genes: Genes) -> Screened | None:
         """What a proposer may know of ``genes`` before anything runs; None where nothing would be run."""
+        spelling = self._evaluator.genome.key(genes)
+        if spelling not in self._screened:
+            self._screened[spelling] = self._screened_anew(genes)
+        return self._screened[spelling]
+
+    def _screened_anew(self, genes: Genes) -> Screened | None:
         try:
             candidate = self._evaluator.candidate(genes)
         except Unfit:
@@ -244,6 +262,15 @@ class Rounds:
         if refusal(candidate, self._study.budgets) is not None:
             return None
         return Screened(candidate.hash, candidate.genes, candidate.costs, candidate.strip, candidate.active)
+
+    def _as_screened(self, trial: Trial, genes: Genes) -> Screened | None:
+        """What ``_screen`` would say of a trial's genes, from its record: nothing is built again."""
+        if trial.status == "refused" or "costs" not in trial.document:
+            return None
+        candidate = candidate_of(Asked(trial.number, 0, trial.spec, None, trial.document))
+        if refusal(candidate, self._study.budgets) is not None:
+            return None
+        return Screened(candidate.hash, genes, candidate.costs, candidate.strip, candidate.active)
 
     def _as_past(self, trial: Trial, genes: Genes) -> Past:
         if trial.status in ("failed", "refused"):
@@ -261,7 +288,8 @@ def candidate_of(asked: Asked) -> Candidate:
     """The candidate that was accepted, from its record."""
     d = asked.document
     strip = tuple((token_mixer, channel_mixer) for token_mixer, channel_mixer in d["strip"])
-    return Candidate(asked.spec, d["genes"], strip, d["costs"], d["payload"], asked.baseline)
+    active = None if d.get("active") is None else frozenset(d["active"])
+    return Candidate(asked.spec, d["genes"], strip, d["costs"], d["payload"], asked.baseline, active)
 
 
 def _document(candidate: Candidate, *, proposer: str) -> dict[str, Any]:
@@ -271,6 +299,7 @@ def _document(candidate: Candidate, *, proposer: str) -> dict[str, Any]:
         "costs": dict(candidate.costs),
         "predicted": {name: asdict(found) for name, found in candidate.predicted.items()},
         "payload": dict(candidate.payload),
+        "active": None if candidate.active is None else sorted(candidate.active),
         "baseline": candidate.baseline,
         "proposer": proposer,
     }

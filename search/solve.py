@@ -31,7 +31,7 @@ from search.front import (
     TextBaseline,
 )
 from search.ledger import Ledger, Trial
-from search.pareto import hypervolume, ranks
+from search.pareto import Point, hypervolume, ranks
 from search.proxy_validity import AUDIT, ProxyValidity, learned_quantity, validity_of
 from search.random_search import RANDOM_SEARCH
 from search.verdict import judge, shares
@@ -312,15 +312,21 @@ def _random(rows: Sequence[Row]) -> list[Row]:
 def _history(rows: Sequence[Row], objectives: Sequence[Objective]) -> tuple[HypervolumePoint, ...]:
     """The hypervolume after every trained candidate, as a share of its box."""
     points: list[HypervolumePoint] = []
-    inside: list[tuple[float, ...]] = []
+    front: list[Point] = []  # what cannot change the volume is left out
     seconds, cost, value = 0.0, 0.0, 0.0
     for row in rows:
         if row.status not in ("done", "dropped", "failed"):
             continue
         seconds += row.seconds
         cost += row.cost
-        if row.feasible:
-            inside.append(shares(row, objectives))
-            value = hypervolume(inside, (1.0,) * len(objectives))
+        place = shares(row, objectives) if row.feasible else None
+        if place is not None and not any(_covers(member, place) for member in front):
+            front = [member for member in front if not _covers(place, member)] + [place]
+            value = hypervolume(front, (1.0,) * len(objectives))
         points.append(HypervolumePoint(cost, row.trial, seconds, value))
     return tuple(points)
+
+
+def _covers(point: Point, other: Point) -> bool:
+    """Whether ``point`` is no worse anywhere."""
+    return all(a <= b for a, b in zip(point, other, strict=True))

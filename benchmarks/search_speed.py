@@ -1,0 +1,260 @@
+"""What a search spends on itself: proposing and recording, per trial, at short and long histories.
+
+    python benchmarks/search_speed.py [--histories 100 1000 10000] [--proposers predictor ...] [--save]
+
+A real space with its real closed-form costs goes through the driver, the ledger (SQLite, synced to disk) and
+the rounds; only the trainings are made up, and take no time. A ledger is filled with so many finished trials,
+then the driver goes on with it for one round that warms it up and two that are timed. Proposing is from the
+end of one round's last trial to the next round in the ledger; recording is all of a trial after that, from
+its jobs to its row. Both are per trial, in milliseconds of CPU (of this process) and on the wall.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from record import provenance, save
+
+from archspec.source import load_source
+from search.candidates import Place, SpecEvaluator
+from search.driver import Event, search
+from search.evaluate import Candidate, Need, Unfit
+from search.executors import Completion, Job
+from search.front import TextBaseline
+from search.gates import refusal
+from search.ledger import FILE_NAME, EvidenceKey, Ledger, Trial
+from search.load import LoadedStudy, load_study
+from search.rounds import Rounds
+
+SPACES = Path(__file__).parents[1] / "specs" / "spaces"
+SPACE = "demo.yaml"  # its first layer, six times: 7.5 million fillings
+N_LAYERS = 6
+PROPOSERS = ("predictor", "evolution", "random", "tpe", "nsga2")
+BATCH = 8
+_N_TIMED = 2  # rounds
+
+
+class Imagined(SpecEvaluator):
+    """Real specs and costs; trainings that ``Answering`` answers at once."""
+
+    def training(self, candidate: Candidate) -> list[Need]:
+        return [_need(candidate, task.label) for task in self.tasks]
+
+    def final(self, candidate: Candidate) -> list[Need]:
+        return []
+
+    def text_baselines(self) -> tuple[TextBaseline, ...]:
+        return ()
+
+
+def _need(candidate: Candidate, label: str) -> Need:
+    payload = {"strip": candidate.strip, "task": label, "hash": candidate.hash}
+    key = EvidenceKey("training", candidate.hash, label, "imagined")
+    return Need(key, Job("train", label, payload), label)
+
+
+class Answering:
+    """An executor in this process: a score that the mixers explain in part, the rest by the hash."""
+
+    n_workers = 1
+
+    def __init__(self) -> None:
+        self._submitted: list[Job] = []
+
+    def submit(self, job: Job) -> None:
+        self._submitted.append(job)
+
+    def wait(self, timeout_s: float) -> list[Completion]:
+        job = self._submitted.pop()
+        return [Completion(job, "done", _answer(**job.payload))]
+
+    def cancel_all(self) -> None:
+        self._submitted.clear()
+
+    def close(self) -> None:
+        self.cancel_all()
+
+
+def _answer(*, strip: Any, task: str, hash: str) -> dict[str, Any]:
+    mixers = {mixer for mixer, _ in strip}
+    chance = int(hashlib.sha256(f"{hash} {task}".encode()).hexdigest()[:8], 16) / 2**32
+    score = 0.4 * ("attention" in mixers) + 0.3 * ("mamba2" in mixers) + 0.3 * chance
+    return {
+        "status": "ok", "score": score, "loss": 1 - score, "metrics": {"accuracy": score},
+        "seconds": 0.0, "reason": "", "label": task,
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Milliseconds per trial, and of the opening: the median of the timed rounds."""
+
+    proposer: str
+    history: int
+    propose_cpu_ms: float
+    propose_wall_ms: float
+    record_cpu_ms: float
+    record_wall_ms: float
+    open_cpu_s: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--histories", type=int, nargs="+", default=[100, 1_000, 10_000])
+    parser.add_argument("--proposers", nargs="+", default=list(PROPOSERS))
+    parser.add_argument("--save", action="store_true")
+    args = parser.parse_args()
+    figures = []
+    for history in args.histories:
+        for proposer in args.proposers:
+            figures.append(measured(proposer, history))
+            print(_line(figures[-1]), flush=True)
+    if args.save:
+        document = {
+            **provenance(),
+            "space": f"{N_LAYERS} times the first layer of specs/spaces/{SPACE}",
+            "batch": BATCH,
+            "figures": [asdict(figure) for figure in figures],
+        }
+        save("search-speed", document, "\n".join([_HEAD, *map(_line, figures)]))
+
+
+_HEAD = (
+    "| proposer | history | propose, CPU ms | propose, wall ms | record, CPU ms | record, wall ms "
+    "| open, CPU s |\n"
+    "|---|---|---|---|---|---|---|"
+)
+
+
+def _line(f: Figure) -> str:
+    return (
+        f"| {f.proposer} | {f.history:,} | {f.propose_cpu_ms:.1f} | {f.propose_wall_ms:.1f} "
+        f"| {f.record_cpu_ms:.2f} | {f.record_wall_ms:.2f} | {f.open_cpu_s:.1f} |"
+    )
+
+
+def loaded_study(folder: Path, proposer: str, trials: int) -> LoadedStudy:
+    """A study of score against FLOPs, with a budget that refuses some, in files of its own."""
+    space = dict(load_source(SPACES / SPACE).tree)
+    space |= {"name": "speed", "layers": [space["layers"][0]] * N_LAYERS}
+    study = {
+        "archspec": 1,
+        "study": "speed",
+        "space": "space.yaml",
+        "tasks": [{"kind": "copy", "n_min": 3, "n_max": 8}, {"kind": "parity", "length": 24}],
+        "objectives": {"score": "maximize", "flops": "minimize"},
+        "budgets": {"params": "<= 200k"},
+        "proposer": proposer,
+        "trials": trials,
+        "batch": BATCH,
+    }
+    for name, document in (("space", space), ("study", study)):
+        (folder / f"{name}.yaml").write_text(json.dumps(document), encoding="utf-8")  # JSON is YAML
+    return load_study(folder / "study.yaml")
+
+
+def measured(proposer: str, history: int) -> Figure:
+    """Fill a ledger and go on with it."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        loaded = loaded_study(folder, proposer, history + BATCH * (1 + _N_TIMED))
+        filled(folder, loaded, history)
+        clock = _Clock()
+        evaluator = Imagined(loaded, Place("cpu", folder, 1, None))
+        search(loaded.study, evaluator, folder, make_executor=lambda _: Answering(), listen=clock.hear)
+    return clock.figure(proposer, history)
+
+
+def filled(folder: Path, loaded: LoadedStudy, n: int) -> None:
+    """A ledger with ``n`` candidates that have been trained."""
+    study, evaluator = loaded.study, Imagined(loaded, Place("cpu", folder, 1, None))
+    rounds = Rounds(study, evaluator)
+    rng = random.Random(0)
+    trials: dict[str, Trial] = {}
+    while len(trials) < n:
+        try:
+            candidate = evaluator.candidate(evaluator.genome.sample(rng))
+        except Unfit:
+            continue
+        if candidate.hash in trials or refusal(candidate, study.budgets) is not None:
+            continue
+        out = _settled(candidate, evaluator)
+        trials[candidate.hash] = Trial(len(trials), candidate.hash, "done", out)
+    identity = evaluator.identity()
+    ledger = Ledger(folder / FILE_NAME)
+    ledger.bind(identity.values, explain=identity.explain)
+    ledger.add_round([], trials.values(), study=rounds.key)
+    ledger.close()
+
+
+def _settled(candidate: Candidate, evaluator: Imagined) -> dict[str, Any]:
+    answers = {task.label: _answer(**_need(candidate, task.label).job.payload) for task in evaluator.tasks}
+    return {
+        "genes": dict(candidate.genes),
+        "strip": [list(pair) for pair in candidate.strip],
+        "costs": dict(candidate.costs),
+        "payload": dict(candidate.payload),
+        "baseline": None,
+        "proposer": "random",
+        "scores": {label: [answer["score"]] for label, answer in answers.items()},
+        "losses": {label: [answer["loss"]] for label, answer in answers.items()},
+        "metrics": {label: answer["metrics"] for label, answer in answers.items()},
+        "seconds": 0.0,
+        "reason": "",
+    }
+
+
+class _Clock:
+    """Hears a search and takes the time between its events."""
+
+    def __init__(self) -> None:
+        self._begun = self._now()
+        self._opened: tuple[float, float] | None = None
+        self._rounds: list[tuple[float, float]] = []  # when each was in the ledger
+        self._trials: list[tuple[float, float]] = []  # the last trial of each round
+        self._asked: list[int] = []
+
+    @staticmethod
+    def _now() -> tuple[float, float]:
+        return time.process_time(), time.perf_counter()
+
+    def hear(self, event: Event) -> None:
+        now = self._now()
+        if event.kind == "resumed":
+            self._opened = now
+        elif event.kind == "round":
+            self._rounds.append(now)
+            self._trials.append(now)
+        elif event.kind == "trial" and event.trial is not None and event.trial.status == "done":
+            self._trials[-1] = now
+
+    def figure(self, proposer: str, history: int) -> Figure:
+        assert self._opened is not None
+        rounds = range(1, 1 + _N_TIMED)
+
+        def each(of: Callable[[int], tuple[float, float]]) -> tuple[float, float]:
+            cpu, wall = zip(*(of(n) for n in rounds), strict=True)
+            return tuple(1e3 * statistics.median(times) / BATCH for times in (cpu, wall))  # type: ignore[return-value]
+
+        propose = each(lambda n: _less(self._rounds[n], self._trials[n - 1]))
+        record = each(lambda n: _less(self._trials[n], self._rounds[n]))
+        opened = _less(self._opened, self._begun)[0]
+        return Figure(proposer, history, *propose, *record, opened)
+
+
+def _less(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float]:
+    return a[0] - b[0], a[1] - b[1]
+
+
+if __name__ == "__main__":
+    main()
