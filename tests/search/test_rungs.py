@@ -84,6 +84,7 @@ def test_the_audit_and_the_baselines_climb_every_rung_and_a_third_of_the_others(
     ledger.close()
     assert result.proxy is not None
     assert result.proxy.used == ("steps 1/9",)
+    assert (result.proxy.n, result.proxy.strata) == (8, "latency_ms")
 
 
 def test_those_that_go_on_are_those_that_the_definition_names(tmp_path: Path) -> None:
