@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
-from search.figures import figures
+from search.figures import figures, measured, measurement_of
 from search.ledger import Trial
 
 AUDIT = "audit"  # the proposer of the sample
@@ -243,7 +243,7 @@ def _sentence(rows: Sequence[ProxyRow], n: int, quantity: str) -> str:
 
 
 def _strata(documents: Sequence[Mapping[str, Any]]) -> str:
-    if documents and all("latency" in document for document in documents):
+    if documents and all("latency_ms" in measured(measurement_of(d)) for d in documents):
         return "latency_ms"
     return "params" if documents and all("params" in d["costs"] for d in documents) else ""
 

@@ -84,6 +84,7 @@ def test_the_audit_and_the_baselines_climb_every_rung_and_a_third_of_the_others(
     ledger.close()
     assert result.proxy is not None
     assert result.proxy.used == ("steps 1/9",)
+    assert (result.proxy.n, result.proxy.strata) == (8, "latency_ms")
 
 
 def test_those_that_go_on_are_those_that_the_definition_names(tmp_path: Path) -> None:
@@ -98,7 +99,7 @@ def test_those_that_go_on_are_those_that_the_definition_names(tmp_path: Path) ->
             d = closed[a.number].document
             low = d if closed[a.number].status == "dropped" else d["rungs"][0]
             score = sum(value for (value,) in low["scores"].values()) / 2
-            climbers.append(Climber(a.number, (score, d["latency"]["median_ms"])))
+            climbers.append(Climber(a.number, (score, d["measurement"]["median_ms"])))
         going = promoted(climbers, ["maximize", "minimize"], Fraction(1, 3))
         assert {a.number for a in asked if closed[a.number].status == "done"} == set(going)
         n_judged += 1
