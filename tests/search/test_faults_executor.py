@@ -29,13 +29,13 @@ def job(*, timeout_s: float = 30.0) -> Job:
 
 def test_a_job_that_was_through_while_nobody_looked_was_in_time(tmp_path: Path) -> None:
     log = tmp_path / "begun"
-    argv = [sys.executable, str(WORKER), str(log), "0", "{}"]
+    argv = [sys.executable, str(WORKER), str(log), "0.5", "{}"]
     executor = LocalExecutor(n_workers=1, argv=argv, log=tmp_path / "log")
     try:
-        executor.submit(job(timeout_s=0.5))
-        while not log.exists():
-            assert executor.wait(0.0) == []  # hears that it has started
-        time.sleep(1.0)
+        executor.submit(job(timeout_s=1.0))
+        until(log.exists)
+        assert executor.wait(0.0) == []  # hears that it has started
+        time.sleep(1.5)
         (completion,) = executor.wait(60)
         assert completion.outcome == "done"
     finally:
