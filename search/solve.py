@@ -28,6 +28,7 @@ from search.front import (
     SearchResult,
     TaskInfo,
     TextBaseline,
+    Verdict,
 )
 from search.ledger import Ledger, Trial
 from search.pareto import hypervolume, ranks
@@ -76,7 +77,7 @@ def solve(ledger: Ledger) -> SearchResult:
         rows=rows,
         hypervolume=history,
         text_baselines=tuple(TextBaseline(**text) for text in end.get("text_baselines", ())),
-        verdict=judge(rows, objectives),
+        verdict=_judged(rows, objectives, trials),
         refusals=dict(codes.most_common()),
         failures=dict(Counter(row.reason for row in rows if row.status == "failed").most_common()),
         fronts_by_aggregate=_fronts_by_aggregate(ledger, question),
@@ -87,6 +88,18 @@ def solve(ledger: Ledger) -> SearchResult:
         provenance=run["provenance"],
         proxy=_validity(run, trials, weights),
     )
+
+
+def _judged(rows: Sequence[Row], objectives: Sequence[Objective], trials: Sequence[Trial]) -> Verdict:
+    """The verdict, which says so where scores are of shrunk twins."""
+    verdict = judge(rows, objectives)
+    payloads = [trial.document.get("payload", {}) for trial in trials if trial.status == "done"]
+    sizes = [payload["twin"]["params"] for payload in payloads if "twin" in payload]
+    if not sizes:
+        return verdict
+    among = f"{min(sizes):,}" if min(sizes) == max(sizes) else f"{min(sizes):,} to {max(sizes):,}"
+    note = f"Each score is that of a shrunk twin of {among} parameters; costs and specs are full-size."
+    return replace(verdict, sentence=f"{verdict.sentence} {note}")
 
 
 def _validity(
