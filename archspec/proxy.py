@@ -5,7 +5,15 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    WithJsonSchema,
+    model_validator,
+)
 
 from archspec.closed import Closed
 from archspec.components import spec_problem
@@ -64,4 +72,11 @@ class Proxy(Closed):
         return all(share == "1" for share in (*self.shrink.model_dump().values(), self.seq_len))
 
 
-ProxySlot = Literal["none"] | Proxy
+def _form(value: Any) -> str:
+    """The tag of what is written, in brackets so that no field is called so."""
+    return "<proxy>" if isinstance(value, dict | Proxy) else "<none>"
+
+
+ProxySlot = Annotated[
+    Annotated[Literal["none"], Tag("<none>")] | Annotated[Proxy, Tag("<proxy>")], Discriminator(_form)
+]

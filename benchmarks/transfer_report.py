@@ -82,6 +82,7 @@ def verdict(taus: Row, ceiling: Row | None, regrets: Row) -> str:
     """One paragraph; good only where the interval excludes 0 and the twins rank better than parameters."""
     tau, (low, high) = taus["small loss"]["tau"], taus["small loss"]["interval_95"]
     params = taus["params"]["tau"]
+    between = "not measured" if ceiling is None else f"{ceiling['tau']:.2f}"
     if low > 0 and tau > params and regrets["by_small"] <= regrets["by_params"]:
         word = "The small search can be believed here"
     elif low > 0:
@@ -91,7 +92,7 @@ def verdict(taus: Row, ceiling: Row | None, regrets: Row) -> str:
     return (
         f"{word}: tau of the twins' loss against the full models' sealed-test loss is {tau:.2f} "
         f"[{low:.2f}, {high:.2f}], of parameters alone {params:.2f}, of FLOPs {taus['FLOPs']['tau']:.2f}; "
-        f"between two seeds {'not measured' if ceiling is None else format(ceiling['tau'], '.2f')}. Regret in bits per byte: best twin "
+        f"between two seeds {between}. Regret in bits per byte: best twin "
         f"{regrets['by_small']:.3f}, most parameters {regrets['by_params']:.3f}, random "
         f"{regrets['at_random']:.3f}."
     )

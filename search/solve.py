@@ -29,6 +29,7 @@ from search.front import (
     SearchResult,
     TaskInfo,
     TextBaseline,
+    Verdict,
 )
 from search.ledger import Ledger, Trial
 from search.pareto import Point, hypervolume, ranks
@@ -83,6 +84,7 @@ def solve(ledger: Ledger, *, budgets: Mapping[str, Budget] | None = None) -> Sea
         hypervolume=_history(searched, objectives),
         text_baselines=tuple(TextBaseline(**text) for text in end.get("text_baselines", ())),
         verdict=judge(searched, objectives),
+        verdict=_judged(rows, objectives, trials),
         refusals=dict(codes.most_common()),
         failures=dict(Counter(row.reason for row in rows if row.status == "failed").most_common()),
         fronts_by_aggregate=_fronts_by_aggregate(ledger, question),
@@ -97,6 +99,18 @@ def solve(ledger: Ledger, *, budgets: Mapping[str, Budget] | None = None) -> Sea
         proxy=_validity(run, trials, weights),
         survey=survey,
     )
+
+
+def _judged(rows: Sequence[Row], objectives: Sequence[Objective], trials: Sequence[Trial]) -> Verdict:
+    """The verdict, which says so where scores are of shrunk twins."""
+    verdict = judge(rows, objectives)
+    payloads = [trial.document.get("payload", {}) for trial in trials if trial.status == "done"]
+    sizes = [payload["twin"]["params"] for payload in payloads if "twin" in payload]
+    if not sizes:
+        return verdict
+    among = f"{min(sizes):,}" if min(sizes) == max(sizes) else f"{min(sizes):,} to {max(sizes):,}"
+    note = f"Each score is that of a shrunk twin of {among} parameters; costs and specs are full-size."
+    return replace(verdict, sentence=f"{verdict.sentence} {note}")
 
 
 def _validity(

@@ -12,7 +12,10 @@ from archspec.source import load_source, parse_source
 from compiler import build_graph, load_spec, resolve
 from compiler.profiling import closed_profile
 from search.candidates import SpecEvaluator
+from search.driver import search
 from search.evaluate import Candidate
+from search.executors import Completion, Job
+from search.handlers import handlers
 from search.layers import layer_pairs
 from search.load import load_study
 from search.shrink import shrink
@@ -136,3 +139,38 @@ def _candidates(folder: Path, more: str) -> tuple[SpecEvaluator, list[Candidate]
     loaded = load_study(folder / "study.yaml")
     evaluator = make_evaluator(loaded, loaded.study, folder / "out", n_workers=1)
     return evaluator, [evaluator.candidate(genes) for genes in evaluator.enumerate()]
+
+
+def test_a_search_trains_a_shared_twin_once_and_says_whose_scores_they_are(tmp_path: Path) -> None:
+    _candidates(tmp_path, PROXY + "trials: 2\nproposer: random\n")
+    loaded = load_study(tmp_path / "study.yaml")
+    out = tmp_path / "out"
+    evaluator = make_evaluator(loaded, loaded.study, out, n_workers=1)
+    executor = Counting()
+    result = search(loaded.study, evaluator, out, make_executor=lambda _: executor)
+    done = [row for row in result.rows if row.status == "done"]
+    assert len(done) == 2
+    assert executor.trained == 1
+    assert "shrunk twin of 1,584 parameters" in result.verdict.sentence
+
+
+class Counting:
+    """Runs a job as it is submitted, but says so only when asked: two wanted at once are in flight at once."""
+
+    n_workers = 2
+
+    def __init__(self) -> None:
+        self.trained = 0
+        self._handlers = handlers(threads=1, plugins=())
+        self._waiting: list[Job] = []
+
+    def submit(self, job: Job) -> None:
+        self.trained += job.do == "train"
+        self._waiting.append(job)
+
+    def wait(self, timeout_s: float | None) -> list[Completion]:
+        jobs, self._waiting = self._waiting, []
+        return [Completion(job, "done", self._handlers[job.do](job.payload)) for job in jobs]
+
+    def close(self) -> None:
+        assert not self._waiting
