@@ -24,7 +24,7 @@ class Recipe(Closed):
     steps: int = 100
 
 
-KINDS = StudyKinds({"copy": Copy}, ("random", "tpe"), Recipe)
+KINDS = StudyKinds({"copy": Copy}, ("predictor", "random", "tpe"), Recipe)
 STUDY = """\
 archspec: 1
 study: example
@@ -56,7 +56,7 @@ def test_a_study_with_every_default() -> None:
         "score": (">=", 0.5),
     }
     assert (study.proposer, study.aggregate, study.proxy, study.fidelity.rungs) == (
-        "tpe", "mean", "none", ("full",),
+        "predictor", "mean", "none", ("full",),
     )  # fmt: skip
     assert isinstance(study.recipe, Recipe)
 
