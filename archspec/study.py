@@ -187,7 +187,7 @@ class Study(Closed):
         "mean",
         description="how 'score' is made of the tasks' scores; mean is weighted by each task's 'weight'",
     )
-    proposer: Annotated[str, AfterValidator(_proposer)] = Field("tpe", validate_default=True)
+    proposer: Annotated[str, AfterValidator(_proposer)] = Field("predictor", validate_default=True)
     trials: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         64, description="candidates to train, baselines and refusals not counted"
     )

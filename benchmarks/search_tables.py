@@ -72,14 +72,14 @@ def find_problem(table: str, budget: str) -> Problem:
     return problem(load(), f"{table}-{budget}", latency_quantile=latency, params_quantile=params)
 
 
-def tasks(parts: set[str], n_seeds: int, chosen: set[str]) -> Iterator[Task]:
+def tasks(parts: set[str], n_seeds: int, chosen: set[str], budgets: set[str], most: int) -> Iterator[Task]:
     """Seed by seed, so that an interrupted run has all methods with fewer seeds."""
     for seed in range(n_seeds):
         for table in (t for t in _TABLES if t in chosen):
-            for budget in ("wide", "tight"):
+            for budget in (b for b in ("wide", "tight") if b in budgets):
                 if "main" in parts:
                     for method, trials in _METHODS.items():
-                        yield Task(table, budget, method, trials, seed)
+                        yield Task(table, budget, method, min(trials, most), seed)
             if "ablation" in parts:
                 for method in _ABLATIONS:
                     yield Task(table, "wide", method, 100, seed)
@@ -157,8 +157,9 @@ def summary(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
             found["minus_random_at_100"] = [
                 round(x, 4) for x in interval([runs[s][99] - random[s][99] for s in common])
             ]
-        if random:
-            goal = float(np.mean([r[499] for r in random.values()]))
+        long = [r for r in random.values() if len(r) >= 500]
+        if long:
+            goal = float(np.mean([r[499] for r in long]))
             average = np.mean([r[: min(map(len, runs.values()))] for r in runs.values()], axis=0)
             found["reaches_mean_random_500_at"] = first_reaching(list(average), goal)
         out.append(found)
@@ -205,13 +206,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--parts", default="main,ablation")
     parser.add_argument("--tables", default=",".join(_TABLES))
+    parser.add_argument("--budgets", default="wide,tight")
+    parser.add_argument("--trials", type=int, default=500, help="no run is longer than this")
     parser.add_argument("--methods", default="", help="only these, with commas between them")
     parser.add_argument("--out", type=Path, default=Path("runs/search_tables.jsonl"))
     parser.add_argument("--save", action="store_true")
     args = parser.parse_args()
     args.out.parent.mkdir(parents=True, exist_ok=True)
     done = {(r["table"], r["budget"], r["method"], r["seed"]) for r in read_rows(args.out)}
-    for task in tasks(set(args.parts.split(",")), args.seeds, set(args.tables.split(","))):
+    parts, tables, budgets = (set(text.split(",")) for text in (args.parts, args.tables, args.budgets))
+    for task in tasks(parts, args.seeds, tables, budgets, args.trials):
         if task.key in done or (args.methods and task.method not in args.methods.split(",")):
             continue
         row = run(task)

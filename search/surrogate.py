@@ -1,8 +1,8 @@
 """A regression that knows how little it knows: bagged ridge and trees, weighted by their foresight.
 
 Each family is judged by rank correlation on values it was not fitted to: ridge by leave-one-out, which has a
-closed form, trees out of bag. A draw takes one bootstrap member of each family and averages them by these
-weights, which is a Thompson sample of the prediction.
+closed form, trees out of bag. They learn the ranks of the values as normal scores. A draw takes one bootstrap
+member of each family and averages them by these weights, which is a Thompson sample of the prediction.
 """
 
 from __future__ import annotations

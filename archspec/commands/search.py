@@ -54,7 +54,9 @@ def search(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes that train; by default one per core, one on CUDA.")
     ] = None,
-    proposer: Annotated[str | None, typer.Option(help="random or tpe.")] = None,
+    proposer: Annotated[
+        str | None, typer.Option(help="predictor (the default), evolution, tpe, nsga2, gp or random.")
+    ] = None,
     storage: Annotated[
         str | None, typer.Option(metavar="URL", help="Mirror the search as an Optuna study there.")
     ] = None,

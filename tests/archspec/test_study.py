@@ -26,7 +26,7 @@ class Recipe(Closed):
     steps: int = 100
 
 
-KINDS = StudyKinds({"copy": Copy}, ("random", "tpe"), Recipe)
+KINDS = StudyKinds({"copy": Copy}, ("predictor", "random", "tpe"), Recipe)
 STUDY = """\
 archspec: 1
 study: example
@@ -58,7 +58,7 @@ def test_a_study_with_every_default() -> None:
         "score": (">=", 0.5),
     }
     assert (study.proposer, study.aggregate, study.proxy, study.score_by) == (
-        "tpe", "mean", "none", "final",
+        "predictor", "mean", "none", "final",
     )  # fmt: skip
     assert [str(rung) for rung in study.fidelity.rungs] == ["full"]
     assert isinstance(study.recipe, Recipe)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pickle
 import statistics
-from pathlib import PurePath
+import subprocess
+import sys
+from pathlib import Path, PurePath
 
 import pytest
 
@@ -65,3 +67,10 @@ def test_no_evaluation_is_infeasible_or_a_duplicate_in_1000(cells: Problem, kind
     assert len(found.evaluated) == 1_000
     assert n_wasted(cells.table, cells, found.evaluated) == (0, 0)
     assert found.n_duplicates == 0
+
+
+def test_the_script_named_search_does_not_hide_the_package() -> None:
+    folder = Path(__file__).parents[2] / "benchmarks"
+    code = f"import sys; sys.path.insert(0, {str(folder)!r}); import search.pareto; print(search.__file__)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert Path(found.stdout.strip()) == folder.parent / "search" / "__init__.py"

@@ -82,3 +82,14 @@ def test_an_improvement_is_the_hypervolume_that_a_point_adds(
     for gain, candidate in zip(found, candidates, strict=True):
         more = hypervolume([*front, candidate], reference)
         assert gain == pytest.approx(more - hypervolume(front, reference), abs=1e-9)
+
+
+def test_one_very_bad_value_does_not_rule_the_fit() -> None:
+    rng = np.random.default_rng(3)
+    features = rng.normal(size=(40, 3))
+    law = features @ np.array([1.0, 0.5, 0.0])
+    law[0] = 1e6
+    draws = random.Random(0)
+    surrogate = Surrogate(features, law, seed=0)
+    drawn = np.mean([surrogate.draw(features, draws) for _ in range(40)], axis=0)
+    assert np.corrcoef(drawn[1:].argsort().argsort(), law[1:].argsort().argsort())[0, 1] > 0.9
