@@ -153,7 +153,8 @@ _HEAD = (
 def _line(f: Figure) -> str:
     return (
         f"| {f.proposer} | {f.history:,} | {'SQLite' if f.mirrored else '-'} "
-        f"| {f.propose_cpu_ms:.1f} | {f.propose_wall_ms:.1f} | {f.record_cpu_ms:.2f} | {f.record_wall_ms:.2f} | {f.open_cpu_s:.1f} |"
+        f"| {f.propose_cpu_ms:.1f} | {f.propose_wall_ms:.1f} "
+        f"| {f.record_cpu_ms:.2f} | {f.record_wall_ms:.2f} | {f.open_cpu_s:.1f} |"
     )
 
 
