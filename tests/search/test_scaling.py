@@ -15,7 +15,7 @@ from search.genome import Genes
 from search.ledger import FILE_NAME, Asked, EvidenceKey, Ledger, Trial
 from search.ledgers import sqlite
 
-SHORT, LONG = 100, 2_000
+SHORT, LONG = 100, 1_000
 
 
 class CountingEvaluator(TableEvaluator):
@@ -130,8 +130,9 @@ def _filled(path: Path, n: int) -> Ledger:
     ledger = Ledger(path)
     asked = [Asked(number, number // 8, f"{number}", None, {}) for number in range(n)]
     ledger.add_round(asked, map(_trial, range(n - 4)), study="s")
-    for number in range(0, n, n // 50):
+    for number in range(0, n, 10):
         ledger.add_evidence(_key(number), {})
+        ledger.add_death(f"{number}", "copy", "it ran out of memory")
     ledger.pending()
     return ledger
 
