@@ -31,8 +31,8 @@ from search.measuring import asked_figures, phases_of
 from search.predicting import latency_predictor
 from search.proof import Proof
 from search.provenance import provenance
+from search.rows import FINAL
 from search.shrink import shrink
-from search.solve import FINAL
 from search.space_proof import prove
 from search.stretch import twins
 from search.trainings import Place, Trainings
