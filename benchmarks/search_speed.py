@@ -28,7 +28,7 @@ import psutil
 from record import provenance, save
 
 from archspec.source import load_source
-from search.candidates import Place, SpecEvaluator
+from search.candidates import SpecEvaluator
 from search.driver import Event, search
 from search.evaluate import Candidate, Need, Unfit
 from search.executors import Completion, Job
@@ -37,6 +37,7 @@ from search.gates import refusal
 from search.ledger import FILE_NAME, EvidenceKey, Ledger, Trial
 from search.load import LoadedStudy, load_study
 from search.rounds import Rounds
+from search.trainings import Place
 
 SPACES = Path(__file__).parents[1] / "specs" / "spaces"
 SPACE = "demo.yaml"  # its first layer, six times: 7.5 million fillings
