@@ -121,6 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--cases", nargs="+", default=list(CASES), help="proposer:history, or with :mirror")
     parser.add_argument("--save", action="store_true")
+    parser.add_argument("--name", default="search-speed", help="of what is saved")
     args = parser.parse_args()
     figures: list[Figure] = []
     begun = provenance()
@@ -129,10 +130,10 @@ def main() -> None:
         figures.append(measured(proposer, int(history), mirrored=mirror == ["mirror"]))
         print(_line(figures[-1]), flush=True)
         if args.save:
-            _save(begun, figures)
+            _save(args.name, begun, figures)
 
 
-def _save(begun: dict[str, Any], figures: list[Figure]) -> None:
+def _save(name: str, begun: dict[str, Any], figures: list[Figure]) -> None:
     """After each case: what is measured is kept if the rest is stopped."""
     document = {
         **begun,
@@ -141,7 +142,7 @@ def _save(begun: dict[str, Any], figures: list[Figure]) -> None:
         "batch": BATCH,
         "figures": [asdict(figure) for figure in figures],
     }
-    save("search-speed", document, "\n".join([_HEAD, *map(_line, figures)]))
+    save(name, document, "\n".join([_HEAD, *map(_line, figures)]))
 
 
 _HEAD = (
