@@ -18,8 +18,15 @@ from search.evaluate import Locate
 _TRAINED = ("score", "loss")  # not in closed form, yet the same in every run
 
 
-def check_repeatable(study: Study, *, timeout: float | None, workers: int | None, locate: Locate) -> None:
-    """A SpecError where something that ``study`` or its caller asks for is read off a clock."""
+def check_repeatable(
+    study: Study,
+    *,
+    timeout: float | None,
+    workers: int | None,
+    executor: str = "local",
+    locate: Locate,
+) -> None:
+    """A SpecError where something that ``study`` or its caller asks for cannot repeat."""
     for where, names in (("objectives", study.objectives), ("budgets", study.budgets)):
         for name in names:
             if is_measured(name):
@@ -37,6 +44,11 @@ def check_repeatable(study: Study, *, timeout: float | None, workers: int | None
         raise SpecError(
             f"a deterministic search has one worker, not {workers}",
             hint="leave out --workers, or --deterministic",
+        )
+    if executor != "local":
+        raise SpecError(
+            f"a deterministic search runs on this machine alone, not through '{executor}'",
+            hint="leave out --executor, or --deterministic",
         )
 
 

@@ -56,7 +56,7 @@ def run(
     jobs run: ``local``, ``ray`` or ``submitit``, with ``executor_options`` as ``KEY=VALUE``. ``log`` names
     trackers that hear of every trial: ``tensorboard``, ``mlflow``, ``wandb``. ``with_random`` trains as many
     random candidates afterwards, to compare with. ``deterministic`` makes the folder's tables and specs
-    repeat byte for byte: one worker, one thread, and no figure that is read off a clock. ``reuse`` adds
+    repeat byte for byte: one worker here, one thread, and no figure that is read off a clock. ``reuse`` adds
     folders of earlier searches to the study's.
     """
     kind = executors.find_kind(executor)
@@ -72,31 +72,34 @@ def run(
         search_baselines=("random",) if with_random else None,
     )
     if deterministic:
-        check_repeatable(asked, timeout=timeout, workers=workers, locate=loaded.error)
+        check_repeatable(asked, timeout=timeout, workers=workers, executor=kind.kind, locate=loaded.error)
     n_workers = 1 if deterministic else workers or kind.n_workers or default_workers(asked.target.device)
     evaluator = make_evaluator(loaded, asked, Path(out), n_workers=n_workers, deterministic=deterministic)
     threads = 1 if deterministic else max(1, n_cores() // n_workers)
     device = str(resolve_device(asked.target.device))
     worker = ("-m", "search.worker", str(threads), *loaded.plugins)
     trackers = callbacks.open_trackers(log, Path(out), asked.study)
-    result = search(
-        asked,
-        evaluator,
-        Path(out),
-        make_executor=lambda folder: kind.open(Setup(folder, worker, n_workers, threads, device), options),
-        timeout_s=timeout,
-        storage=storage,
-        listen=callbacks.heard_by(trackers, listen),
-        locate=loaded.error,
-        reuse=(*loaded.reuse, *map(Path, reuse)),
-        origin={
-            "command": command,
-            "executor": kind.kind,
-            "workers": n_workers,
-            "threads_per_worker": threads,
-            "deterministic": deterministic,
-        },
-    )
+    with callbacks.heard_by(trackers, listen) as hear:
+        result = search(
+            asked,
+            evaluator,
+            Path(out),
+            make_executor=lambda folder: kind.open(
+                Setup(folder, worker, n_workers, threads, device), options
+            ),
+            timeout_s=timeout,
+            storage=storage,
+            listen=hear,
+            locate=loaded.error,
+            reuse=(*loaded.reuse, *map(Path, reuse)),
+            origin={
+                "command": command,
+                "executor": kind.kind,
+                "workers": n_workers,
+                "threads_per_worker": threads,
+                "deterministic": deterministic,
+            },
+        )
     report.write(result, Path(out))
     return result
 

@@ -49,7 +49,7 @@ class Progress:
 
     def hear(self, event: Event) -> None:
         """Show an event."""
-        self.n_trained = event.n_trained
+        self.n_trained = max(self.n_trained, event.n_trained)  # a warning has none
         if self._console.is_terminal:
             self._redraw(event)
         elif event.trial is not None:

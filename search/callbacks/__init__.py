@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import pkgutil
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from archspec.errors import SpecError, did_you_mean, shown
+from search.driver import Event, Listener
 from search.front import Row, SearchResult
 
 
@@ -28,7 +29,7 @@ class Tracker(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """The search is over."""
+        """Nothing more comes: the search is over, was interrupted, or has failed."""
 
 
 def kinds() -> tuple[str, ...]:
@@ -37,23 +38,43 @@ def kinds() -> tuple[str, ...]:
 
 
 def open_trackers(names: Iterable[str], folder: Path, study: str) -> list[Tracker]:
-    """The trackers called ``names``, writing below ``folder``."""
-    found: list[Tracker] = []
-    for name in dict.fromkeys(names):
+    """The trackers called ``names``, writing below ``folder``; where one cannot be had, none stays open."""
+    names = tuple(dict.fromkeys(names))
+    for name in names:
         if name not in kinds():
             raise SpecError(f"unknown tracker {shown(name)}", hint=did_you_mean(name, kinds()))
-        module = importlib.import_module(f"{__name__}.{name}")
-        (cls,) = (
-            value
-            for value in vars(module).values()
-            if isinstance(value, type) and issubclass(value, Tracker) and value.__module__ == module.__name__
-        )
-        found.append(cls(folder, study))
+    found: list[Tracker] = []
+    with contextlib.ExitStack() as stack:
+        for name in names:
+            found.append(_open(name, folder, study))
+            stack.callback(found[-1].close)
+        stack.pop_all()
     return found
 
 
-def heard_by(trackers: Sequence[Tracker], listen: Callable[[Any], None]) -> Callable[[Any], None]:
-    """A listener that tells ``listen`` and the trackers; one that fails is named once and told no more."""
+def _open(name: str, folder: Path, study: str) -> Tracker:
+    module = importlib.import_module(f"{__name__}.{name}")
+    (cls,) = (
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Tracker) and value.__module__ == module.__name__
+    )
+    try:
+        return cls(folder, study)
+    except SpecError:
+        raise
+    except Exception as error:
+        raise SpecError(
+            f"--log {name} cannot be opened: {_first_line(error)}", hint=f"mend it, or leave out --log {name}"
+        ) from None
+
+
+@contextlib.contextmanager
+def heard_by(trackers: Sequence[Tracker], listen: Listener) -> Iterator[Listener]:
+    """A listener that tells ``listen`` and the trackers, which are closed however the block ends.
+
+    A tracker that fails is named in one warning and told no more; the search goes on.
+    """
     alive = list(trackers)
 
     def attempt(tracker: Tracker, act: Callable[[], None]) -> None:
@@ -61,22 +82,30 @@ def heard_by(trackers: Sequence[Tracker], listen: Callable[[Any], None]) -> Call
             act()
         except Exception as error:
             alive.remove(tracker)
-            what = f"{type(error).__name__}: {str(error)[:300]}"
-            warnings.warn(f"--log {tracker.kind} failed and is told no more: {what}", stacklevel=2)
+            text = f"--log {tracker.kind} failed and is told no more: {_first_line(error)}"
+            listen(Event("warning", text))
 
-    def hear(event: Any) -> None:
+    def hear(event: Event) -> None:
         listen(event)
         trial = event.trial
         if alive and trial is not None and trial.status in ("done", "failed"):
+            assert event.result is not None
             result = event.result()
             row = result.row(trial.number)
             for tracker in list(alive):
                 attempt(tracker, lambda tracker=tracker: tracker.trial(row, result))  # type: ignore[misc]
-        if event.kind == "closed":
-            for tracker in list(alive):
-                attempt(tracker, tracker.close)
 
-    return hear
+    try:
+        yield hear
+    finally:
+        for tracker in list(alive):
+            attempt(tracker, tracker.close)
+
+
+def _first_line(error: BaseException) -> str:
+    """What went wrong, for one line of text."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {(lines or ['no message'])[0][:300]}"
 
 
 def library(name: str, kind: str) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 from pathlib import Path
 
 from search.callbacks import Tracker, library, scalars, words
@@ -16,6 +18,7 @@ class MLflow(Tracker):
 
     def __init__(self, folder: Path, study: str):
         mlflow = library("mlflow", self.kind)
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table that it creates
         folder.mkdir(parents=True, exist_ok=True)
         uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.absolute() / 'mlflow.db'}"
         self._client = mlflow.MlflowClient(tracking_uri=uri)
@@ -26,10 +29,15 @@ class MLflow(Tracker):
         """A finished run; a failed trial is a failed one."""
         run = self._client.create_run(self._experiment, run_name=f"trial {row.trial}").info.run_id
         for name, word in words(row).items():
-            self._client.log_param(run, name, word[:500])
+            self._client.log_param(run, _key(name), word[:500])
         for name, value in scalars(row, result).items():
-            self._client.log_metric(run, name, value)
+            self._client.log_metric(run, _key(name), value)
         self._client.set_terminated(run, "FINISHED" if row.status == "done" else "FAILED")
 
     def close(self) -> None:
         """Every run is closed already."""
+
+
+def _key(name: str) -> str:
+    """``name`` as MLflow allows it: it takes no brackets, so ``layers[0].d_ff`` is ``layers.0.d_ff``."""
+    return re.sub(r"[^\w\-. :/]", "_", re.sub(r"\[(\w+)\]", r".\1", name), flags=re.ASCII)

@@ -114,13 +114,14 @@ def find_kind(kind: str) -> type[Kind]:
 def read_options(kind: type[Kind], given: Iterable[str]) -> Options:
     """``KEY=VALUE`` texts as the options of ``kind``."""
     known = list(kind.options.model_fields)
+    has = f"its options: {', '.join(known)}" if known else f"executor '{kind.kind}' has no options"
     pairs: dict[str, str] = {}
     for text in given:
         key, equals, value = text.partition("=")
         if not equals:
-            raise SpecError(f"an option of an executor is KEY=VALUE, got {shown(text)}")
+            raise SpecError(f"an option of an executor is KEY=VALUE, got {shown(text)}", hint=has)
         if key not in known:
-            hint = did_you_mean(key, known) or f"executor '{kind.kind}' has no options"
+            hint = did_you_mean(key, known) or has
             raise SpecError(f"executor '{kind.kind}' has no option {shown(key)}", hint=hint)
         pairs[key] = value
     try:

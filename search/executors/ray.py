@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import os
 import time
 from pathlib import Path
@@ -23,6 +24,7 @@ from search.job_host import JobHost, Site, checked, marked, no_place
 
 _N_STARTS = 3  # actors in a row that may end before their first word
 _OBJECT_STORE = 80 << 20  # bytes; jobs and results are small
+_ASIDE = "ray._private.authentication.authentication_token_setup"  # says at every start that a token is used
 
 
 class RayOptions(Options):
@@ -272,6 +274,7 @@ def _connect(ray: Any, address: str | None) -> bool:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         if address is None:
+            logging.getLogger(_ASIDE).setLevel(logging.ERROR)
             ray.init(address="local", include_dashboard=False, object_store_memory=_OBJECT_STORE, **quiet)
         else:
             ray.init(address=address, **quiet)

@@ -14,7 +14,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
-from table_study import HANDLERS, TableEvaluator, make_study, train
+from table_study import TableEvaluator, make_study
+from table_worker import HANDLERS, train
 
 from archspec.fidelity import Fidelity
 from search.driver import Event, search

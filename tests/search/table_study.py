@@ -1,18 +1,19 @@
 """A search without torch: candidates from a table, jobs that take no time, and the same in real processes.
 
-``python table_study.py worker LOG SLEEP`` is a worker, ``python table_study.py drive OUT TRIALS SLEEP`` a driver.
+``python table_study.py drive OUT TRIALS SLEEP`` is a driver; its workers are table_worker's.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
+
+import table_worker
+from table_worker import HANDLERS
 
 from archspec.closed import Closed
 from archspec.study import Study, StudyKinds
@@ -132,40 +133,6 @@ class TableEvaluator:
         return Need(key, Job(do, label, {**candidate.payload, "task": label}, timeout_s=30.0), label)
 
 
-def train(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Attention copies, mamba2 keeps parity, width helps both a little."""
-    genes, task = payload["genes"], payload["task"]
-    mixers = {genes["first"], genes["second"]}
-    able = {"copy": "attention", "parity": "mamba2"}[task] in mixers
-    score = round((0.8 if able else 0.1) + 0.02 * genes["width"], 6)
-    metrics = {"accuracy": score}
-    return {
-        "status": "ok",
-        "score": score,
-        "loss": 1 - score,
-        "metrics": metrics,
-        "seconds": 0.5,
-        "reason": "",
-    }
-
-
-def measure(payload: Mapping[str, Any]) -> dict[str, Any]:
-    ms = float(payload["genes"]["width"])
-    return {"median_ms": ms, "low_ms": 0.9 * ms, "high_ms": 1.1 * ms, "n": 30, "tier": "eager"}
-
-
-def final(payload: Mapping[str, Any]) -> dict[str, Any]:
-    score = train(payload)["score"] - 0.01
-    return {"score": score, "metrics": {"accuracy": score}, "causality": "passed", "reason": ""}
-
-
-HANDLERS: dict[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {
-    "train": train,
-    "measure": measure,
-    "final": final,
-}
-
-
 class InlineExecutor:
     """Runs jobs in this process; ``break_`` may return another completion for a job."""
 
@@ -193,33 +160,18 @@ class InlineExecutor:
         self.cancel_all()
 
 
-def _work(log: str, sleep: str) -> None:
-    """A worker that writes down every training that it begins."""
-    from search.worker import serve
-
-    def slow_train(payload: Mapping[str, Any]) -> Mapping[str, Any]:
-        genes = payload["genes"]
-        with Path(log).open("a", encoding="utf-8") as file:
-            file.write(
-                f"{os.getpid()} {payload['task']} {genes['first']} {genes['second']} {genes['width']}\n"
-            )
-        time.sleep(float(sleep))
-        return train(payload)
-
-    serve({**HANDLERS, "train": slow_train})
-
-
 def _drive(out: str, trials: str, sleep: str) -> None:
     def tell(event: Event) -> None:
         print(event.kind, event.text, flush=True)  # noqa: T201
 
     def workers(folder: Path) -> LocalExecutor:
         log = str(folder / "begun.log")
-        argv = [sys.executable, __file__, "worker", log, sleep]
+        argv = [sys.executable, table_worker.__file__, "worker", log, sleep]
         return LocalExecutor(n_workers=2, argv=argv, log=folder / "workers.log")
 
     search(make_study(trials=int(trials)), TableEvaluator(), Path(out), make_executor=workers, listen=tell)
 
 
 if __name__ == "__main__":
-    {"worker": _work, "drive": _drive}[sys.argv[1]](*sys.argv[2:])
+    assert sys.argv[1] == "drive"
+    _drive(*sys.argv[2:])

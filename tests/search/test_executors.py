@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import psutil
@@ -18,7 +19,7 @@ from search import executors
 from search.driver import search
 from search.executors import Completion, Executor, Job, Setup
 
-SCRIPT = Path(__file__).with_name("table_study.py")
+WORKER = Path(__file__).with_name("table_worker.py")
 KINDS = executors.kinds()
 Open = Callable[..., Executor]
 
@@ -32,6 +33,7 @@ def ray() -> Iterator[Any]:
     assert _connect(ray, None)
     yield ray
     ray.shutdown()
+    until(lambda: not [p for p in psutil.Process().children(recursive=True) if "ray" in " ".join(words(p))])
 
 
 @pytest.fixture(params=KINDS)
@@ -53,7 +55,7 @@ def open_(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
 
 
 def open_kind(kind: str, folder: Path, *, n_workers: int, sleep: float = 0.0) -> Executor:
-    worker = (str(SCRIPT), "worker", str(folder / "begun.log"), str(sleep))
+    worker = (str(WORKER), "worker", str(folder / "begun.log"), str(sleep))
     given = {"ray": ["cpus=0.1"], "submitit": ["cluster=local"]}.get(kind, [])
     found = executors.find_kind(kind)
     return found.open(Setup(folder, worker, n_workers, 1, "cpu"), executors.read_options(found, given))
@@ -61,17 +63,18 @@ def open_kind(kind: str, folder: Path, *, n_workers: int, sleep: float = 0.0) ->
 
 def workers(folder: Path) -> list[psutil.Process]:
     """The worker processes of the executors in ``folder``, whoever is their parent."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if str(folder / "begun.log") in process.cmdline():
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
+    return [process for process in psutil.process_iter() if str(folder / "begun.log") in words(process)]
 
 
-def until(condition: Callable[[], bool], *, seconds: float = 60.0) -> None:
+def words(process: psutil.Process) -> list[str]:
+    """The command line; nothing where the process has ended meanwhile."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def until(condition: Callable[[], bool], *, seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -91,10 +94,16 @@ def begun(folder: Path) -> list[str]:
 def one(executor: Executor, job: Job) -> Completion:
     """The one completion of a job; nothing comes after it."""
     executor.submit(job)
-    found: list[Completion] = []
-    until(lambda: bool(found) or bool(found.extend(executor.wait(10)) or found))
-    (completion,) = found
+    completion = finished(executor)
     assert completion.job is job
+    return completion
+
+
+def finished(executor: Executor) -> Completion:
+    """The one completion of what runs."""
+    found: list[Completion] = []
+    until(lambda: bool(found.extend(executor.wait(1)) or found))
+    (completion,) = found
     return completion
 
 
@@ -130,10 +139,47 @@ def test_a_killed_worker_is_a_death_and_the_next_job_runs(open_: Open, tmp_path:
     executor.submit(train())
     until(lambda: bool(executor.wait(0.05)) or len(begun(tmp_path)) == 1)
     os.kill(int(begun(tmp_path)[0].split()[0]), signal.SIGKILL)
-    (completion,) = executor.wait(60)
+    completion = finished(executor)
     assert (completion.outcome, completion.reason) == ("died", "its worker was killed by SIGKILL")
     assert one(executor, train()).outcome == "done"
     assert len(begun(tmp_path)) == 2, "nobody but the driver runs a job again"
+
+
+def kill_host(folder: Path) -> None:
+    """Once a training has begun, SIGKILL the process that holds its worker on the cluster's machine."""
+    until(lambda: bool(begun(folder)))
+    os.kill(psutil.Process(int(begun(folder)[0].split()[0])).ppid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("open_", ["ray", "submitit"], indirect=True)
+def test_a_killed_host_is_a_death_its_worker_ends_and_the_next_job_runs(open_: Open, tmp_path: Path) -> None:
+    executor = open_(sleep=60)
+    executor.submit(train())
+    killer = Thread(target=kill_host, args=(tmp_path,))
+    killer.start()
+    completion = finished(executor)
+    killer.join()
+    assert completion.outcome == "died"
+    assert completion.reason.startswith(("its worker on Ray ended: ", "SLURM job "))
+    until(lambda: not workers(tmp_path))
+    assert one(executor, Job("measure", "latency", {"genes": {"width": 3}})).outcome == "done"
+
+
+def test_a_search_on_ray_tries_again_what_died_with_its_host(ray: Any, tmp_path: Path) -> None:
+    killer = Thread(target=kill_host, args=(tmp_path,))
+    killer.start()
+    result = search(
+        make_study(trials=1),
+        TableEvaluator(),
+        tmp_path,
+        make_executor=lambda out: open_kind("ray", out, n_workers=1, sleep=0.5),
+    )
+    killer.join()
+    assert [row.status for row in result.rows] == ["done"] * len(result.rows)
+    assert result.complete
+    again = [line.split()[1:] for line in begun(tmp_path)]
+    assert len(again) == 2 * len(result.trained) + 1
+    assert again[0] == again[1], "the one that died, before anything else"
 
 
 def test_time_and_memory_are_limited(open_: Open) -> None:

@@ -22,6 +22,7 @@ from search.ledger import FILE_NAME, Ledger
 from search.solve import load_result
 
 SCRIPT = Path(__file__).with_name("table_study.py")
+WORKER = SCRIPT.with_name("table_worker.py")
 ROOT = SCRIPT.parents[2]
 
 
@@ -175,7 +176,7 @@ def _no_executor(folder: Path) -> LocalExecutor:
 
 
 def executor(tmp_path: Path, *, sleep: float = 0.0) -> LocalExecutor:
-    argv = [sys.executable, str(SCRIPT), "worker", str(tmp_path / "begun.log"), str(sleep)]
+    argv = [sys.executable, str(WORKER), "worker", str(tmp_path / "begun.log"), str(sleep)]
     return LocalExecutor(n_workers=1, argv=argv, log=tmp_path / "workers.log")
 
 

@@ -91,6 +91,8 @@ def test_a_deterministic_search_has_no_clock_and_one_worker(folders: tuple[Path,
         check_repeatable(loaded.study, timeout=3.0, workers=None, locate=loaded.error)
     with pytest.raises(SpecError, match="one worker, not 2"):
         check_repeatable(loaded.study, timeout=None, workers=2, locate=loaded.error)
+    with pytest.raises(SpecError, match="this machine alone, not through 'ray'"):
+        check_repeatable(loaded.study, timeout=None, workers=None, executor="ray", locate=loaded.error)
     check_repeatable(loaded.study, timeout=None, workers=1, locate=loaded.error)
 
 
