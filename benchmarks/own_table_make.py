@@ -21,12 +21,13 @@ from record import provenance
 
 from archspec.source import parse_source
 from compiler import resolve
-from search.candidates import Place, SpecEvaluator
+from search.candidates import SpecEvaluator
 from search.evaluate import Candidate
 from search.fingerprint import digest
 from search.handlers import training_document
 from search.load import LoadedStudy, load_study
 from search.train import train
+from search.trainings import Place
 
 ROOT = Path(__file__).parents[1]
 STUDY = ROOT / "specs" / "studies" / "own_hybrids.yaml"

@@ -1,12 +1,13 @@
 """What a search spends on itself: proposing and recording, per trial, at short and long histories.
 
-    python benchmarks/search_speed.py [--histories 100 1000 10000] [--proposers predictor ...] [--save]
+    python benchmarks/search_speed.py [--cases predictor:100 random:10000 predictor:100:mirror ...] [--save]
 
 A real space with its real closed-form costs goes through the driver, the ledger (SQLite, synced to disk) and
 the rounds; only the trainings are made up, and take no time. A ledger is filled with so many finished trials,
 then the driver goes on with it for one round that warms it up and two that are timed. Proposing is from the
 end of one round's last trial to the next round in the ledger; recording is all of a trial after that, from
-its jobs to its row. Both are per trial, in milliseconds of CPU (of this process) and on the wall.
+its jobs to its row. Both are per trial, in milliseconds of CPU (of this process, all threads) and on the
+wall. With ``mirror`` the search is written as a study of Optuna too, in a SQLite file of its own.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from record import provenance, save
 
 from archspec.source import load_source
-from search.candidates import Place, SpecEvaluator
+from search.candidates import SpecEvaluator
 from search.driver import Event, search
 from search.evaluate import Candidate, Need, Unfit
 from search.executors import Completion, Job
@@ -35,11 +37,17 @@ from search.gates import refusal
 from search.ledger import FILE_NAME, EvidenceKey, Ledger, Trial
 from search.load import LoadedStudy, load_study
 from search.rounds import Rounds
+from search.trainings import Place
 
 SPACES = Path(__file__).parents[1] / "specs" / "spaces"
 SPACE = "demo.yaml"  # its first layer, six times: 7.5 million fillings
 N_LAYERS = 6
 PROPOSERS = ("predictor", "evolution", "random", "tpe", "nsga2")
+CASES = (
+    *(f"{proposer}:{history}" for history in (100, 1_000) for proposer in PROPOSERS),
+    "predictor:100:mirror",
+    "random:10000",
+)
 BATCH = 8
 _N_TIMED = 2  # rounds
 
@@ -101,6 +109,7 @@ class Figure:
 
     proposer: str
     history: int
+    mirrored: bool
     propose_cpu_ms: float
     propose_wall_ms: float
     record_cpu_ms: float
@@ -110,35 +119,43 @@ class Figure:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--histories", type=int, nargs="+", default=[100, 1_000, 10_000])
-    parser.add_argument("--proposers", nargs="+", default=list(PROPOSERS))
+    parser.add_argument("--cases", nargs="+", default=list(CASES), help="proposer:history, or with :mirror")
     parser.add_argument("--save", action="store_true")
+    parser.add_argument("--name", default="search-speed", help="of what is saved")
     args = parser.parse_args()
-    figures = []
-    for history in args.histories:
-        for proposer in args.proposers:
-            figures.append(measured(proposer, history))
-            print(_line(figures[-1]), flush=True)
-    if args.save:
-        document = {
-            **provenance(),
-            "space": f"{N_LAYERS} times the first layer of specs/spaces/{SPACE}",
-            "batch": BATCH,
-            "figures": [asdict(figure) for figure in figures],
-        }
-        save("search-speed", document, "\n".join([_HEAD, *map(_line, figures)]))
+    figures: list[Figure] = []
+    begun = provenance()
+    for case in args.cases:
+        proposer, history, *mirror = case.split(":")
+        figures.append(measured(proposer, int(history), mirrored=mirror == ["mirror"]))
+        print(_line(figures[-1]), flush=True)
+        if args.save:
+            _save(args.name, begun, figures)
+
+
+def _save(name: str, begun: dict[str, Any], figures: list[Figure]) -> None:
+    """After each case: what is measured is kept if the rest is stopped."""
+    document = {
+        **begun,
+        "load at the end": round(psutil.getloadavg()[0], 2),
+        "space": f"{N_LAYERS} times the first layer of specs/spaces/{SPACE}",
+        "batch": BATCH,
+        "figures": [asdict(figure) for figure in figures],
+    }
+    save(name, document, "\n".join([_HEAD, *map(_line, figures)]))
 
 
 _HEAD = (
-    "| proposer | history | propose, CPU ms | propose, wall ms | record, CPU ms | record, wall ms "
+    "| proposer | history | mirror | propose, CPU ms | propose, wall ms | record, CPU ms | record, wall ms "
     "| open, CPU s |\n"
-    "|---|---|---|---|---|---|---|"
+    "|---|---|---|---|---|---|---|---|"
 )
 
 
 def _line(f: Figure) -> str:
     return (
-        f"| {f.proposer} | {f.history:,} | {f.propose_cpu_ms:.1f} | {f.propose_wall_ms:.1f} "
+        f"| {f.proposer} | {f.history:,} | {'SQLite' if f.mirrored else '-'} "
+        f"| {f.propose_cpu_ms:.1f} | {f.propose_wall_ms:.1f} "
         f"| {f.record_cpu_ms:.2f} | {f.record_wall_ms:.2f} | {f.open_cpu_s:.1f} |"
     )
 
@@ -163,7 +180,7 @@ def loaded_study(folder: Path, proposer: str, trials: int) -> LoadedStudy:
     return load_study(folder / "study.yaml")
 
 
-def measured(proposer: str, history: int) -> Figure:
+def measured(proposer: str, history: int, *, mirrored: bool = False) -> Figure:
     """Fill a ledger and go on with it."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -171,8 +188,15 @@ def measured(proposer: str, history: int) -> Figure:
         filled(folder, loaded, history)
         clock = _Clock()
         evaluator = Imagined(loaded, Place("cpu", folder, 1, None))
-        search(loaded.study, evaluator, folder, make_executor=lambda _: Answering(), listen=clock.hear)
-    return clock.figure(proposer, history)
+        search(
+            loaded.study,
+            evaluator,
+            folder,
+            make_executor=lambda _: Answering(),
+            storage=f"sqlite:///{folder / 'optuna.sqlite'}" if mirrored else None,
+            listen=clock.hear,
+        )
+    return clock.figure(proposer, history, mirrored=mirrored)
 
 
 def filled(folder: Path, loaded: LoadedStudy, n: int) -> None:
@@ -222,7 +246,6 @@ class _Clock:
         self._opened: tuple[float, float] | None = None
         self._rounds: list[tuple[float, float]] = []  # when each was in the ledger
         self._trials: list[tuple[float, float]] = []  # the last trial of each round
-        self._asked: list[int] = []
 
     @staticmethod
     def _now() -> tuple[float, float]:
@@ -238,7 +261,7 @@ class _Clock:
         elif event.kind == "trial" and event.trial is not None and event.trial.status == "done":
             self._trials[-1] = now
 
-    def figure(self, proposer: str, history: int) -> Figure:
+    def figure(self, proposer: str, history: int, *, mirrored: bool) -> Figure:
         assert self._opened is not None
         rounds = range(1, 1 + _N_TIMED)
 
@@ -249,7 +272,7 @@ class _Clock:
         propose = each(lambda n: _less(self._rounds[n], self._trials[n - 1]))
         record = each(lambda n: _less(self._trials[n], self._rounds[n]))
         opened = _less(self._opened, self._begun)[0]
-        return Figure(proposer, history, *propose, *record, opened)
+        return Figure(proposer, history, mirrored, *propose, *record, opened)
 
 
 def _less(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float]:

@@ -56,6 +56,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--test-examples", type=int, default=192)
     parser.add_argument("--finished", action="store_true", help="report what is there, train nothing more")
+    parser.add_argument("--note", default="", help="what a reader of the result must know")
     parser.add_argument("--save", action="store_true", help="write into benchmarks/results/ and docs/")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

@@ -20,19 +20,22 @@ def report(
     """Everything that is concluded, and the same as a table; losses are bits per byte of the sealed test."""
     by_name = {m.name: m for m in models}
     rows = []
+    seeds = common_seeds(large)
     for pick in picks:
-        runs = [r for r in large if r["name"] == pick["name"]]
+        every = [r for r in large if r["name"] == pick["name"]]
+        runs = [r for r in every if r["seed"] in seeds]
         if not runs or any("test_loss" not in r for r in runs):
             continue
         member = by_name[pick["name"]]
         means = {part: statistics.fmean(r[part] for r in runs) for part in _PARTS}
-        seeds = [r["test_loss"] for r in runs]
+        by_seed = [r["test_loss"] for r in every if "test_loss" in r]
         rows.append(
-            {**pick, "params": member.params, "flops": member.flops, **means, "test_loss_by_seed": seeds}
+            {**pick, "params": member.params, "flops": member.flops, **means, "test_loss_by_seed": by_seed}
         )
     facts = conclusions(rows)
     facts["failed"] = [r["name"] for r in (*small, *large) if r["status"] != "ok"]
     facts["n_small"], facts["n_large"] = len(small), len(rows)
+    facts["seeds_compared"] = str(sorted(seeds))
     facts["n_picked"], facts["n_large_runs"] = len(picks), len(large)
     facts["small_params"] = _range([m.twin_params for m in models])
     facts["large_params"] = _range([row["params"] for row in rows])
@@ -40,6 +43,14 @@ def report(
     facts["share_repeated"] = statistics.fmean(r["share_repeated"] for r in large if "share_repeated" in r)
     facts["cpu_seconds"] = round(sum(r["cpu_seconds"] for r in (*small, *large)))
     return {**facts, "small": list(small), "large": list(large), "rows": rows}, _table(rows)
+
+
+def common_seeds(large: Sequence[Row]) -> set[int]:
+    """The seeds that every model with a large training has: means over other seeds would not compare."""
+    by_name: dict[str, set[int]] = {}
+    for row in large:
+        by_name.setdefault(row["name"], set()).add(row["seed"])
+    return set.intersection(*by_name.values()) if by_name else set()
 
 
 def conclusions(rows: Sequence[Row]) -> Row:

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import json
-import platform
-import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from fractions import Fraction
+from dataclasses import replace
 from functools import cached_property
-from importlib import metadata
-from pathlib import Path
 from typing import Any
-
-import torch
 
 from archspec import ModelSpec, SpecError
 from archspec.dump import dump_spec
 from archspec.identity import spec_hash
-from archspec.proxy import Proxy
 from archspec.quantities import Budget
 from archspec.source import parse_source
 from compiler import build_graph, resolve
@@ -28,8 +19,8 @@ from compiler.profiling import closed_profile
 from search.costing import closed_costs
 from search.evaluate import Candidate, Identity, Need, Predicted, Unfit
 from search.executors import Job
-from search.fingerprint import code_fingerprint, digest
-from search.front import TaskInfo, TextBaseline
+from search.fingerprint import digest
+from search.front import TextBaseline
 from search.gates import refusal
 from search.genome import Gene, Genes, Genome
 from search.inversion import genes_of
@@ -39,26 +30,16 @@ from search.load import LoadedStudy
 from search.measuring import asked_figures, phases_of
 from search.predicting import latency_predictor
 from search.proof import Proof
+from search.provenance import provenance
+from search.rows import FINAL
 from search.shrink import shrink
-from search.solve import FINAL
 from search.space_proof import prove
-from search.stretch import folder_of, reached, twins
-from search.tasks.contract import Task, TaskConfig
+from search.stretch import twins
+from search.trainings import Place, Trainings
 
 _IN_PHASE = {"prefill": "prefill_ms", "decode": "decode_ms", "train": "train_step_ms"}
 _TIER = "eager"
 _MEASURING_S = 600.0
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where and within which limits the jobs of a study run."""
-
-    device: str
-    weights: Path  # folder for trained weights
-    threads: int  # of a measurement on CPU
-    memory: int | None  # bytes of one worker
-    deterministic: bool = False  # torch's deterministic algorithms alone
 
 
 class SpecEvaluator:
@@ -67,13 +48,12 @@ class SpecEvaluator:
     def __init__(self, loaded: LoadedStudy, place: Place):
         self._loaded, self._place = loaded, place
         self._study = loaded.study
-        self._labelled = dict(zip(self._study.labels, loaded.task_configs, strict=True))
-        self._built: dict[tuple[str, Fraction], Task] = {}
+        self._trainings = Trainings(loaded, place)
         self._cache: dict[tuple[Any, ...], Candidate | Unfit] = {}
         device = resolve_device(place.device)
         self._predictor = latency_predictor(loaded, device, threads=place.threads)
         self.genome = Genome(tuple(_gene(hole) for hole in loaded.space.holes))
-        self.tasks = tuple(self._task_info(label, config) for label, config in self._labelled.items())
+        self.tasks = self._trainings.infos()
 
     def size(self) -> tuple[float, bool]:
         """Fillings of the space, and whether that is exact."""
@@ -131,17 +111,11 @@ class SpecEvaluator:
 
     def rung(self, candidate: Candidate, index: int) -> list[Need]:
         """Every task with the seeds of a rung, up to there."""
-        rung = self._study.fidelity.rungs[index]
-        return [
-            self._training(candidate, label, seed, index)
-            for label in self._labelled
-            for seed in self._training_seeds[: rung.seeds]
-        ]
+        return self._trainings.needs(candidate, index)
 
     def discard(self, candidate: Candidate) -> None:
         """Delete its weights and checkpoints, but not those of a twin, which may be another's too."""
-        if self._proxy is None:
-            shutil.rmtree(self._folder(candidate), ignore_errors=True)
+        self._trainings.discard(candidate)
 
     def measurement(self, candidate: Candidate, *, final: bool) -> Need | None:
         """What the study asks of the target, if anything; causality is tested on the way."""
@@ -156,7 +130,7 @@ class SpecEvaluator:
             _TIER,
             FINAL if final else "first",
             0,
-            self._versions,
+            self._trainings.versions,
         )
         effort = {"min_runs": 60, "min_seconds": 1.0} if final else {"min_runs": 30, "min_seconds": 0.4}
         payload = {
@@ -179,16 +153,7 @@ class SpecEvaluator:
 
     def text_baselines(self) -> tuple[TextBaseline, ...]:
         """xz and the 5-gram model for every task on text."""
-        found = []
-        for label in self._labelled:
-            task = self._task(label)
-            if task.metric != "bits_per_byte":
-                continue
-            for split in ("validation", "test"):
-                for baseline in task.baselines(split, self._loaded.recipe.final_examples):
-                    bits = baseline.values["bits_per_byte"]
-                    found.append(TextBaseline(label, baseline.name, split, bits))
-        return tuple(found)
+        return self._trainings.text_baselines()
 
     def dump(self, candidate: Candidate, *, comment: str) -> str:
         """The candidate as a spec file under its own name."""
@@ -204,7 +169,7 @@ class SpecEvaluator:
         written = self._study.fidelity.model_dump(mode="json")
         values = {
             "space": digest(tree),
-            "tasks": digest([self._subject(label) for label in self._labelled]),
+            "tasks": digest([self._trainings.subject(label) for label in self._trainings.labelled]),
             "recipe": digest(self._loaded.recipe.model_dump(mode="json")),
             "seeds": digest([self._study.seed, self._study.seeds]),
             "rungs": digest([written["rungs"], written["keep_rates"]]),
@@ -221,32 +186,14 @@ class SpecEvaluator:
         if self._figures:
             values["target"] = digest(self._target)
             explain["target"] = "another target, or on another device"
-        if self._proxy is not None:
-            values["proxy"] = digest(self._proxy.model_dump(mode="json"))
+        if self._trainings.proxy is not None:
+            values["proxy"] = digest(self._trainings.proxy.model_dump(mode="json"))
             explain["proxy"] = "another proxy"
         return Identity(values, explain)
 
     def provenance(self) -> dict[str, Any]:
         """Versions, device, seeds, data, and the texts of study and space."""
-        info = device_info(resolve_device(self._place.device))
-        return {
-            "versions": {
-                "python": platform.python_version(),
-                "archspec": metadata_version(),
-                "torch": torch.__version__,
-                "optuna": metadata.version("optuna"),
-            },
-            "system": platform.platform(),
-            "code": self._versions,
-            "plugins": list(self._loaded.plugins),
-            "device": {"device": info.device, "name": info.name, "memory_bytes": info.memory_bytes},
-            "target": self._target,
-            "training_seeds": self._training_seeds,
-            "recipe": self._loaded.recipe.model_dump(mode="json"),
-            "study_file": Path(self._loaded.source.file).name,
-            "study": self._loaded.source.tree,
-            "space": self._loaded.space.source.tree,
-        }
+        return provenance(self._loaded, self._place, self._target, self._trainings)
 
     def _candidate(self, genes: Genes) -> Candidate:
         try:
@@ -259,8 +206,8 @@ class SpecEvaluator:
         found = spec_hash(spec)
         rungs = self._study.fidelity.rungs
         trained = self._trained(spec, found)
-        for label, share in itertools.product(self._labelled, {rung.seq_len for rung in rungs}):
-            if (reason := self._config(label, share).misfit(trained)) is not None:
+        for label, share in itertools.product(self._trainings.labelled, {rung.seq_len for rung in rungs}):
+            if (reason := self._trainings.config(label, share).misfit(trained)) is not None:
                 raise Unfit("misfit", reason, hash=found)
         target = self._study.target
         seq_len = target.seq_len or spec.input.seq_len
@@ -281,7 +228,7 @@ class SpecEvaluator:
             raise Unfit("misfit", f"it has no phase {lacking[0]}", hash=found)
         costs = closed_costs(profile, target)
         payload: dict[str, Any] = {"spec": dump_spec(without_empty_layers(spec))}
-        if self._proxy is not None:
+        if self._trainings.proxy is not None:
             payload["twin"] = {
                 "spec": dump_spec(without_empty_layers(trained)),
                 "hash": spec_hash(trained),
@@ -304,61 +251,15 @@ class SpecEvaluator:
         found = self._predictor(spec)
         return {} if found is None else dict.fromkeys(names, found)
 
-    def _training(self, candidate: Candidate, label: str, seed: int, index: int) -> Need:
-        study, recipe = self._study, self._loaded.recipe
-        written, judged = recipe.model_dump(mode="json"), study.model_dump(mode="json")["score_by"]
-        conditions = digest(written) if judged == "final" else digest([written, judged])
-        subject = digest(self._subject(label, study.fidelity.rungs[index].seq_len))
-        rung = study.fidelity.label(index, len(recipe.learning_rates))
-        key = EvidenceKey(
-            "training", _trained_hash(candidate), subject, conditions, rung, seed, self._versions
-        )
-        payload = {
-            "recipe": written,
-            "seed": seed,
-            "device": self._place.device,
-            "gate": not self._figures,
-            "deterministic": self._place.deterministic,
-            "score_by": judged,
-            **self._stretch(candidate, label, seed, index),
-        }
-        if index > 0 and study.fidelity.cuts_rates(len(recipe.learning_rates)):
-            payload["sweep"] = self._stretch(candidate, label, seed, 0)
-        what = label if len(self._training_seeds) == 1 else f"{label}, seed {seed}"
-        training = study.fidelity.rungs[index].training
-        what = what if training == "full" else f"{what}, {training}"
-        job = Job("train", what, payload, self._study.limits.training_s, self._place.memory)
-        return Need(key, job, label)
-
-    def _stretch(self, candidate: Candidate, label: str, seed: int, index: int) -> dict[str, Any]:
-        """What one rung trains, on what, and how far."""
-        rung = self._study.fidelity.rungs[index]
-        whole = candidate.payload.get("twin", candidate.payload)["spec"]
-        spec = whole if rung.width == 1 else candidate.payload["twins"][str(rung.width)]
-        return {
-            "spec": spec,
-            "task": self._config(label, rung.seq_len).model_dump(mode="json"),
-            "directory": str(self._folder(candidate) / f"{label}-seed{seed}{folder_of(rung)}"),
-            **reached(self._study.fidelity, self._loaded.recipe, index),
-        }
-
-    def _config(self, label: str, share: Fraction) -> TaskConfig:
-        config = self._labelled[label]
-        share = share if self._proxy is None else share * Fraction(self._proxy.seq_len)
-        return config if share == 1 else config.shortened(share)
-
-    def _folder(self, candidate: Candidate) -> Path:
-        return self._place.weights / _trained_hash(candidate)[:12]
-
     def _trained(self, spec: ModelSpec, found: str) -> ModelSpec:
         """What is trained in place of ``spec``, whose hash is ``found``: its shrunk twin, or itself."""
-        if self._proxy is None:
+        if self._trainings.proxy is None:
             return spec
-        for config in self._labelled.values():
+        for config in self._trainings.labelled.values():
             if (reason := config.misfit(spec)) is not None:
                 raise Unfit("misfit", reason, hash=found)
         try:
-            return shrink(spec, self._proxy, self._loaded.zoo)
+            return shrink(spec, self._trainings.proxy, self._loaded.zoo)
         except SpecError as error:
             raise Unfit("no_twin", _reason(error), hash=found) from error
 
@@ -366,23 +267,6 @@ class SpecEvaluator:
         graph = build_graph(spec, zoo=self._loaded.zoo)
         length = spec.input.seq_len
         return closed_profile(graph, seq_len=length, batch_size=1, dtype="float32", phase="prefill").params
-
-    @property
-    def _proxy(self) -> Proxy | None:
-        return self._study.proxy if isinstance(self._study.proxy, Proxy) else None
-
-    @cached_property
-    def _training_seeds(self) -> list[int]:
-        return [1_000 * self._study.seed + index for index in range(self._study.seeds)]
-
-    @cached_property
-    def _versions(self) -> str:
-        return code_fingerprint(self._loaded.plugins)
-
-    @cached_property
-    def _causal(self) -> bool:
-        """Whether the space's models are causal; a space that leaves it open is asked as a causal one."""
-        return self._loaded.space.source.tree.get("causal") is not False
 
     @cached_property
     def _figures(self) -> tuple[str, ...]:
@@ -395,35 +279,6 @@ class SpecEvaluator:
         device = resolve_device(self._place.device)
         threads = self._place.threads if device.type == "cpu" else None
         return target | {"device": str(device), "device_name": device_info(device).name, "threads": threads}
-
-    def _task(self, label: str, share: Fraction = Fraction(1)) -> Task:
-        if (label, share) not in self._built:
-            config = self._config(label, share)
-            self._built[label, share] = self._loaded.tasks.build(config, causal=self._causal)
-        return self._built[label, share]
-
-    def _task_info(self, label: str, config: TaskConfig) -> TaskInfo:
-        task = self._task(label)
-        return TaskInfo(label, config.kind, task.metric, task.record(), config.weight)
-
-    def _subject(self, label: str, share: Fraction = Fraction(1)) -> dict[str, Any]:
-        """What a task's results depend on: everything in its record but the weight in the mean."""
-        record = json.loads(json.dumps(self._task(label, share).record()))
-        record["config"].pop("weight", None)
-        return dict(record)
-
-
-def _trained_hash(candidate: Candidate) -> str:
-    """Of what is trained: two candidates with one twin share its training."""
-    return str(candidate.payload.get("twin", {}).get("hash", candidate.hash))
-
-
-def metadata_version() -> str:
-    """Our own version, also from a checkout that is not installed."""
-    try:
-        return metadata.version("archspec-compiler")
-    except metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def _gene(hole: Any) -> Gene:

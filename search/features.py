@@ -17,7 +17,10 @@ Array = npt.NDArray[np.float64]
 
 
 class Features:
-    """Columns are those that vary over ``rows``, centred and scaled to variance one."""
+    """Columns are those that vary over ``rows``, centred; those of variance above one are scaled to it.
+
+    Choices and shares stay below it: scaled up, a rare option would be penalised less than a common one.
+    """
 
     def __init__(self, genome: Genome, rows: Sequence[Screened]):
         self._genome = genome
@@ -26,7 +29,7 @@ class Features:
         raw = self._raw(named)
         self._mean, spread = raw.mean(axis=0), raw.std(axis=0)
         self._kept = spread > 1e-12
-        self._spread = np.where(self._kept, spread, 1.0)
+        self._spread = np.maximum(spread, 1.0)
 
     def __call__(self, rows: Sequence[Screened]) -> Array:
         """(len(rows), columns); what no row of the first ones had is left out."""

@@ -70,6 +70,7 @@ class Ledger:
     def __init__(self, place: Path | Database, *, writable: bool = True):
         self._db = SqliteDatabase(place, writable=writable) if isinstance(place, Path) else place
         self.where = self._db.where
+        self._settled_below = 0  # every proposal with a smaller number has an outcome, and keeps it
 
     def close(self) -> None:
         """Everything is on disk already; this only releases the place."""
@@ -129,23 +130,29 @@ class Ledger:
         return [Asked(n, round_, spec, base, json.loads(text)) for n, round_, spec, base, text in rows]
 
     def pending(self) -> list[Asked]:
-        """Accepted proposals without an outcome: what a killed driver was at."""
+        """Accepted proposals without an outcome: what a killed driver was at.
+
+        Numbers only grow, so what has been found settled once is not looked at again.
+        """
+        following = self.next_number()
         rows = self._db.rows(
-            "SELECT number, round, spec, baseline, document FROM asked "
-            "WHERE number NOT IN (SELECT number FROM trials) ORDER BY number"
+            "SELECT number, round, spec, baseline, document FROM asked WHERE number >= ? "
+            "AND NOT EXISTS (SELECT 1 FROM trials WHERE trials.number = asked.number) ORDER BY number",
+            (self._settled_below,),
         )
+        self._settled_below = int(rows[0][0]) if rows else following
         return [Asked(n, round_, spec, base, json.loads(text)) for n, round_, spec, base, text in rows]
 
     def next_number(self) -> int:
         """The number of the next trial."""
-        both = "SELECT number FROM trials UNION ALL SELECT number FROM asked"
-        ((last,),) = self._db.rows(f"SELECT MAX(number) FROM ({both}) AS numbers")  # noqa: S608
+        both = [f"SELECT MAX(number) AS number FROM {table}" for table in ("trials", "asked")]  # noqa: S608
+        ((last,),) = self._db.rows(f"SELECT MAX(number) FROM ({' UNION ALL '.join(both)}) AS numbers")  # noqa: S608
         return 0 if last is None else int(last) + 1
 
     def next_round(self) -> int:
-        """The number of the next round."""
-        ((last,),) = self._db.rows("SELECT MAX(round) FROM asked")
-        return 0 if last is None else int(last) + 1
+        """The number of the next round; rounds are asked in order, so the last proposal is of the last."""
+        last = self._db.rows("SELECT round FROM asked ORDER BY number DESC LIMIT 1")
+        return int(last[0][0]) + 1 if last else 0
 
     def refused(self, study: str) -> set[str]:
         """Hashes of specs that a study with this identity turned away."""

@@ -14,7 +14,7 @@ from archspec.errors import SpecError, did_you_mean
 from archspec.study import Study, parse_memory
 from compiler.device.info import resolve_device
 from search import callbacks, executors, proposers, report
-from search.candidates import Place, SpecEvaluator
+from search.candidates import SpecEvaluator
 from search.determinism import check_repeatable
 from search.driver import Listener, ignore, search
 from search.estimate import Preview, estimate
@@ -23,6 +23,7 @@ from search.front import SearchResult
 from search.gates import survey
 from search.load import LoadedStudy, load_study
 from search.measuring import check_reported
+from search.trainings import Place
 
 _MOST_WORKERS = 8
 

@@ -1,8 +1,9 @@
 """A regression that knows how little it knows: bagged ridge and trees, weighted by their foresight.
 
-Each family is judged by rank correlation on values it was not fitted to: ridge by leave-one-out, which has a
-closed form, trees out of bag. They learn the ranks of the values as normal scores. A draw takes one bootstrap
-member of each family and averages them by these weights, which is a Thompson sample of the prediction.
+Each family is judged by rank correlation on values it was not fitted to: ridge by leave-one-out with an
+intercept, which has a closed form (without one, centred columns would tell the value that is left out: minus
+the sum of the others), trees out of bag. They learn the ranks of the values as normal scores. A draw takes
+one bootstrap member of each family and averages them by these weights: a Thompson sample of the prediction.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from sklearn.ensemble import ExtraTreesRegressor
 Array = npt.NDArray[np.float64]
 _PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 _N_MEMBERS = 24
-_N_TREES = 48
+_N_TREES = 32
 _TREES_PER_DRAW = 6
 _POWER = 4.0  # of the rank correlation, for the weight
 
 
 class Surrogate:
-    """Fitted to ``features`` (n, d), standardised, and ``values`` (n,); deterministic in ``seed``."""
+    """Fitted to ``features`` (n, d), centred, and ``values`` (n,); deterministic in ``seed``."""
 
     def __init__(self, features: Array, values: Array, *, seed: int):
         self._scores = _NormalScores(values)
@@ -91,32 +92,38 @@ class _Ridge:
 
 class _Trees:
     def __init__(self, features: Array, target: Array, *, seed: int):
-        self._forest = ExtraTreesRegressor(
+        forest = ExtraTreesRegressor(
             n_estimators=_N_TREES,
             bootstrap=True,
             max_features=0.5,
             min_samples_leaf=1,
             random_state=seed % 2**32,
         ).fit(features, target)
+        self._trees = [tree.tree_ for tree in forest.estimators_]
+        narrow = features.astype(np.float32)
         votes, sums = np.zeros(len(target)), np.zeros(len(target))
-        for tree, drawn in zip(self._forest.estimators_, self._forest.estimators_samples_, strict=True):
+        for tree, drawn in zip(self._trees, forest.estimators_samples_, strict=True):
             out = np.setdiff1d(np.arange(len(target)), drawn)
-            sums[out] += tree.predict(features[out]) if len(out) else 0.0
+            sums[out] += tree.predict(narrow[out])[:, 0] if len(out) else 0.0
             votes[out] += 1
         judged = votes > 0
         self.correlation = _rank_correlation(sums[judged] / votes[judged], target[judged])
 
     def draw(self, features: Array, rng: random.Random) -> Array:
-        chosen = rng.sample(self._forest.estimators_, _TREES_PER_DRAW)
-        predicted: Array = np.mean([tree.predict(features) for tree in chosen], axis=0)
+        narrow = features.astype(np.float32)
+        chosen = rng.sample(self._trees, _TREES_PER_DRAW)
+        predicted: Array = np.mean([tree.predict(narrow)[:, 0] for tree in chosen], axis=0)
         return predicted
 
 
 def _leave_one_out(features: Array, inner: Array, target: Array, penalty: float) -> Array:
-    """Each value as predicted by a ridge fitted to all others: y - residual / (1 - leverage)."""
+    """Each value as a ridge with a free intercept predicts it from all others: y - residual / (1 - leverage).
+
+    ``features`` and ``target`` are centred; the intercept adds 1 / n to every leverage.
+    """
     smoother = features @ np.linalg.solve(inner + penalty * np.eye(len(inner)), features.T)
     residual = target - smoother @ target
-    left_out: Array = target - residual / np.maximum(1 - np.diag(smoother), 1e-9)
+    left_out: Array = target - residual / np.maximum(1 - 1 / len(target) - np.diag(smoother), 1e-9)
     return left_out
 
 

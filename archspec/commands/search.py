@@ -58,7 +58,8 @@ def search(
         str | None, typer.Option(help="predictor (the default), evolution, tpe, nsga2, gp or random.")
     ] = None,
     storage: Annotated[
-        str | None, typer.Option(metavar="URL", help="Mirror the search as an Optuna study there.")
+        str | None,
+        typer.Option(metavar="URL", help="Mirror the search there for Optuna; on PostgreSQL the ledger too."),
     ] = None,
     executor: ExecutorOption = "local",
     executor_option: ExecutorOptionOption = None,

@@ -44,7 +44,8 @@ def tables(*, counter: str, integer: str, real: str) -> dict[str, str]:
         "meta": "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);",
         "runs": f"CREATE TABLE runs (id {counter}, document TEXT NOT NULL, at {real} NOT NULL);",
         "asked": f"CREATE TABLE asked (number {integer} PRIMARY KEY, round {integer} NOT NULL, "
-        f"spec TEXT NOT NULL, baseline TEXT, document TEXT NOT NULL, at {real} NOT NULL);",
+        f"spec TEXT NOT NULL, baseline TEXT, document TEXT NOT NULL, at {real} NOT NULL);"
+        "CREATE INDEX asked_round ON asked (round);",
         "trials": f"CREATE TABLE trials (number {integer} PRIMARY KEY, spec TEXT NOT NULL, "
         f"status TEXT NOT NULL, document TEXT NOT NULL, at {real} NOT NULL);"
         "CREATE INDEX trials_spec ON trials (spec);",

@@ -62,6 +62,8 @@ class PredictorProposer(Proposer):
             return evolution.propose(history, k=k, seed=seed)
         limits = Surrogate(seen, known.beyond, seed=seed) if known.beyond.any() else None
         pool = self._pool(history, taken, rng)
+        if not pool:
+            return []
         rows = features(pool)
         chosen: list[dict[str, Any]] = []
         front = [tuple(row) for row in known.values[known.beyond == 0]]

@@ -25,7 +25,7 @@ from search.executors.local import LocalExecutor
 from search.front import TaskInfo, TextBaseline
 from search.genome import Gene, Genes, Genome
 from search.ledger import EvidenceKey
-from search.solve import FINAL
+from search.rows import FINAL
 
 
 class CopyTask(Closed):

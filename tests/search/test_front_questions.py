@@ -87,11 +87,11 @@ def test_two_that_differ_by_less_than_their_seeds_share_the_front(result: Search
     close = replace(rival, objectives={"score": mine - 0.001, "latency_ms": sure.objectives["latency_ms"]})
     rows = (
         seeded(sure, mine - 0.1, mine, mine + 0.1),
-        replace(seeded(close, mine - 0.1, mine - 0.001, mine + 0.1), latency=sure.latency),
+        replace(seeded(close, mine - 0.1, mine - 0.001, mine + 0.1), measured=sure.measured),
     )
     found = membership(replace(result, rows=rows))
     assert all(0.2 < share < 0.9 for share in found.values())
-    exact = tuple(replace(row, latency=None) for row in (seeded(rows[0], mine, mine), rows[1]))
+    exact = tuple(replace(row, measured={}) for row in (seeded(rows[0], mine, mine), rows[1]))
     far = replace(exact[1], seed_scores={"copy": (0.1, 0.1), "parity": (0.1, 0.1)})
     assert membership(replace(result, rows=(exact[0], far))) == {sure.trial: 1.0, rival.trial: 0.0}
     low, high = interval(rows[0], "score", result) or (0.0, 0.0)

@@ -101,6 +101,13 @@ def test_the_predictor_falls_back_to_evolution_where_nothing_can_be_predicted() 
     assert predictor.propose(history, k=5, seed=1) == evolution.propose(history, k=5, seed=1)
 
 
+def test_the_predictor_proposes_nothing_where_everything_is_known() -> None:
+    genome = Genome((Gene("a", "int", low=0, high=19),))
+    problem = Problem(genome, {"score": "maximize"}, lambda genes: Screened(str(genes["a"]), genes, {}, ()))
+    history = [Past({"a": value}, "done", (float(value),), {}) for value in range(20)]
+    assert proposer_class("predictor")(problem).propose(history, k=1, seed=0) == []
+
+
 def test_nsga2_breeds_from_candidates_that_it_did_not_propose() -> None:
     """Optuna's sampler ignores added trials that carry no generation; ours carry one."""
     rng = random.Random(3)

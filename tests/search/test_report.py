@@ -205,6 +205,16 @@ def test_every_member_of_the_front_has_a_card(result: SearchResult) -> None:
     assert page.count('href="#card-') == 2
 
 
+def test_what_was_proved_before_any_training_is_told(result: SearchResult) -> None:
+    never = {"gene": "layers[0]", "value": "<b>wide</b>", "why": "params is 9M at least", "how": "bounds"}
+    seen = {"distinct": 7, "seen": 9, "feasible": 5, "proof": "bounds", "never": [never], "doubts": {}}
+    page = render(replace(result, survey=seen))
+    assert "7 distinct candidates of 9 fillings seen, 5 within" in page
+    assert "&lt;b&gt;wide&lt;/b&gt;" in page
+    assert "params is 9M at least" in page
+    assert "Before any training" not in render(result)
+
+
 def test_importances_are_not_told_from_a_handful_of_trials(result: SearchResult) -> None:
     assert "importances need 24 trained candidates with genes, and there are 0" in render(result)
 

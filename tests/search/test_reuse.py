@@ -15,7 +15,7 @@ from test_study_errors import SPACE, STUDY, all_pool, write
 
 from archspec.errors import SpecError
 from archspec.identity import spec_hash
-from search.candidates import Place, SpecEvaluator
+from search.candidates import SpecEvaluator
 from search.driver import search
 from search.evaluate import Candidate, Need
 from search.executors import Completion, Job
@@ -23,6 +23,7 @@ from search.front import SearchResult
 from search.inversion import genes_of
 from search.ledger import FILE_NAME, Ledger
 from search.load import load_study
+from search.trainings import Place
 
 Break = Callable[[Job], Completion | None]
 

@@ -168,9 +168,12 @@ class Counting:
         self.trained += job.do == "train"
         self._waiting.append(job)
 
-    def wait(self, timeout_s: float | None) -> list[Completion]:
+    def wait(self, timeout_s: float) -> list[Completion]:
         jobs, self._waiting = self._waiting, []
         return [Completion(job, "done", self._handlers[job.do](job.payload)) for job in jobs]
+
+    def cancel_all(self) -> None:
+        self._waiting.clear()
 
     def close(self) -> None:
         assert not self._waiting
