@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.exceptions import ExperimentalWarning
 from optuna.trial import TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -70,7 +72,9 @@ def memory_mirror(result: SearchResult) -> optuna.storages.BaseStorage:
     storage = optuna.storages.InMemoryStorage()
     directions = [objective.direction for objective in result.objectives]
     study = optuna.create_study(storage=storage, study_name=result.study, directions=directions)
-    study.set_metric_names([objective.quantity for objective in result.objectives])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        study.set_metric_names([objective.quantity for objective in result.objectives])
     rows = [row for row in result.rows if row.status in ("done", "failed")]
     spans = _distributions(rows)
     for row in rows:

@@ -184,6 +184,7 @@ def test_searches_are_listed(tmp_path: Path) -> None:
     assert entry.best == result.front[0].objectives["score"]
 
 
+@pytest.mark.filterwarnings("error")
 def test_the_dashboard_serves_a_finished_folder(tmp_path: Path) -> None:
     result = run(tmp_path)
     storage = memory_mirror(result)

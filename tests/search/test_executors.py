@@ -211,6 +211,9 @@ def test_an_unknown_kind_or_option_is_told_with_what_was_meant() -> None:
         executors.find_kind("rya")
     with pytest.raises(SpecError, match="executor 'ray' has no option 'adress'"):
         executors.read_options(executors.find_kind("ray"), ["adress=auto"])
+    with pytest.raises(SpecError, match="KEY=VALUE, got 'nonsense'") as caught:
+        executors.read_options(executors.find_kind("ray"), ["nonsense"])
+    assert caught.value.problems[0].hint == "its options: address, cpus, gpus, start_s"
 
 
 def test_two_ray_workers_and_four_local_ones_find_the_same(ray: Any, tmp_path: Path) -> None:

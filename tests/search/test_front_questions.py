@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 from dataclasses import replace
@@ -148,3 +149,10 @@ def test_the_live_view_solves_the_front_once_a_second_at_most(folder: Path, resu
                 progress.hear(Event("trial", "", 1, 30, trial, result=solve))
                 now[0] += 0.1
     assert len(solved) == 5
+
+
+def test_a_warning_does_not_make_progress_forget_what_is_trained() -> None:
+    with Progress(Console(file=io.StringIO())) as progress:
+        progress.hear(Event("round", "", 3, 30))
+        progress.hear(Event("warning", "the mirror is gone"))
+    assert progress.n_trained == 3
