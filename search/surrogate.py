@@ -2,8 +2,9 @@
 
 Each family is judged by rank correlation on values it was not fitted to: ridge by leave-one-out with an
 intercept, which has a closed form (without one, centred columns would tell the value that is left out: minus
-the sum of the others), trees out of bag. They learn the ranks of the values as normal scores. A draw takes one bootstrap
-member of each family and averages them by these weights, which is a Thompson sample of the prediction.
+the sum of the others), trees out of bag. They learn the ranks of the values as normal scores. A draw takes
+one bootstrap member of ridge and a few trees and averages them by these weights, which is a Thompson sample
+of the prediction.
 """
 
 from __future__ import annotations
