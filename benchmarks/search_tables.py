@@ -152,21 +152,23 @@ def summary(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
         for mark in MARKS:
             values = [r[mark - 1] for r in runs.values() if len(r) >= mark]
             found[f"at_{mark}"] = round(float(np.mean(values)), 4) if values else None
+            found[f"seeds_at_{mark}"] = len(values)
         common = sorted(set(runs) & set(random))
         if method != "random" and common:
             found["minus_random_at_100"] = [
                 round(x, 4) for x in interval([runs[s][99] - random[s][99] for s in common])
             ]
-        long = [r for r in random.values() if len(r) >= 500]
-        if long:
-            goal = float(np.mean([r[499] for r in long]))
+        if random and min(map(len, random.values())) >= 500:
+            goal = float(np.mean([r[499] for r in random.values()]))
             average = np.mean([r[: min(map(len, runs.values()))] for r in runs.values()], axis=0)
             found["reaches_mean_random_500_at"] = first_reaching(list(average), goal)
         out.append(found)
-        cells = [str(found.get(f"at_{mark}") or "") for mark in MARKS]
+        cells = [_cell(found, mark) for mark in MARKS]
         gain = found.get("minus_random_at_100")
         text = "" if gain is None else f"{gain[0]:+.3f} [{gain[1]:+.3f}, {gain[2]:+.3f}]"
-        reached = found.get("reaches_mean_random_500_at") or "not"
+        reached = (
+            "" if "reaches_mean_random_500_at" not in found else found["reaches_mean_random_500_at"] or "not"
+        )
         lines.append(
             f"| {table} | {budget} | {method} | {len(runs)} | {' | '.join(cells)} | {text} | {reached} |"
         )
@@ -175,6 +177,14 @@ def summary(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
         "| minus random at 100 [95 %] | reaches random@500 at |\n"
     )
     return out, head + "|---" * 10 + "|\n" + "\n".join(lines)
+
+
+def _cell(found: Mapping[str, Any], mark: int) -> str:
+    """A mean; behind it the number of seeds where not all runs are as long."""
+    value, n = found[f"at_{mark}"], found[f"seeds_at_{mark}"]
+    if value is None:
+        return ""
+    return f"{value:.3f}" if n == found["seeds"] else f"{value:.3f} ({n} seeds)"
 
 
 def _problems(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 Each family is judged by rank correlation on values it was not fitted to: ridge by leave-one-out with an
 intercept, which has a closed form (without one, centred columns would tell the value that is left out: minus
 the sum of the others), trees out of bag. They learn the ranks of the values as normal scores. A draw takes
-one bootstrap member of each family and averages them by these weights: a Thompson sample of the prediction.
+one bootstrap member of ridge and a few trees and averages them by these weights: a Thompson sample.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ N_STARTUP = 12
 TRUSTED = 0.3
 _N_PARENTS = 20
 _N_CANDIDATES = 160
+_WORST = 0.9  # quantile of the values that bounds what counts as a gain
 _N_ATTEMPTS = 600
 
 
@@ -128,11 +129,14 @@ class PredictorProposer(Proposer):
 
 
 class _Scale:
-    """Values to the unit box of what has been seen; the reference lies a tenth beyond its worst corner."""
+    """Values to the box from the best seen to the ``_WORST`` quantile; the reference lies a tenth beyond it.
+
+    Were it the very worst, one very bad value would leave nothing between the good ones to gain.
+    """
 
     def __init__(self, values: Array):
         self._low = values.min(axis=0)
-        span = values.max(axis=0) - self._low
+        span = np.quantile(values, _WORST, axis=0) - self._low
         self._span = np.where(span > 0, span, 1.0)
         self.reference: Point = (1.1,) * values.shape[1]
 
