@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import logging
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -268,6 +269,11 @@ def _import_ray() -> Any:
 
 def _connect(ray: Any, address: str | None) -> bool:
     """Whether it was us who connected, so that we have to end it."""
+    if address is None and " " in sys.executable:
+        raise SpecError(
+            f"Ray cannot start workers with a Python whose path has a space: {sys.executable}",
+            hint="use an environment in a folder without one, or --executor local",
+        )
     if ray.is_initialized():
         return False
     quiet = {"log_to_driver": False, "configure_logging": False}

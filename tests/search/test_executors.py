@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,6 +30,8 @@ def ray() -> Iterator[Any]:
     """One Ray for all tests: a start takes seconds."""
     from search.executors.ray import _connect, _import_ray
 
+    if " " in sys.executable:
+        pytest.skip("Ray starts no workers with a Python whose path has a space")
     ray = _import_ray()
     assert _connect(ray, None)
     yield ray
@@ -163,6 +166,14 @@ def test_a_killed_host_is_a_death_its_worker_ends_and_the_next_job_runs(open_: O
     assert completion.reason.startswith(("its worker on Ray ended: ", "SLURM job "))
     until(lambda: not workers(tmp_path))
     assert one(executor, Job("measure", "latency", {"genes": {"width": 3}})).outcome == "done"
+
+
+def test_ray_and_a_python_below_a_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    from search.executors.ray import _connect
+
+    monkeypatch.setattr(sys, "executable", "/a folder/bin/python")
+    with pytest.raises(SpecError, match="has a space: /a folder/bin/python"):
+        _connect(None, None)
 
 
 def test_a_search_on_ray_tries_again_what_died_with_its_host(ray: Any, tmp_path: Path) -> None:
