@@ -78,7 +78,7 @@ def solve(ledger: Ledger, *, budgets: Mapping[str, Budget] | None = None) -> Sea
         verdict=_judged(searched, objectives, trials),
         refusals=dict(codes.most_common()),
         failures=dict(Counter(row.reason for row in rows if row.status == "failed").most_common()),
-        fronts_by_aggregate=_fronts_by_aggregate(ledger, question),
+        fronts_by_aggregate=_fronts_by_aggregate(ledger, question, rows),
         space_size=(survey["fillings"], survey["exact"]),
         seed=run["seed"],
         complete=bool(end),
@@ -134,15 +134,20 @@ def _ranked(rows: Sequence[Row], objectives: Sequence[Objective]) -> tuple[Row, 
     )
 
 
-def _fronts_by_aggregate(ledger: Ledger, question: Question) -> dict[str, tuple[int, ...]]:
-    """The front under each way to make one score of the tasks' scores."""
+def _fronts_by_aggregate(
+    ledger: Ledger, question: Question, ranked: Sequence[Row]
+) -> dict[str, tuple[int, ...]]:
+    """The front under each way to make one score of the tasks' scores; ``ranked`` are the question's own."""
     if "score" not in question.objectives:
         return {}
     fronts = {}
     for aggregate in ("mean", "min"):
-        rows = rows_of(ledger, replace(question, aggregate=aggregate))
-        ranked = _ranked(rows, question.boxed(rows))
-        fronts[aggregate] = tuple(row.trial for row in ranked if row.on_front)
+        if aggregate == question.aggregate:
+            rows = ranked
+        else:
+            others = rows_of(ledger, replace(question, aggregate=aggregate))
+            rows = _ranked(others, question.boxed(others))
+        fronts[aggregate] = tuple(row.trial for row in rows if row.on_front)
     return fronts
 
 
