@@ -71,6 +71,16 @@ class Setup:
     threads: int
     device: str  # "cpu", "cuda:0"
 
+    def wants_gpu(self, chooser: str) -> bool:
+        """Whether jobs run on a GPU; a ``SpecError`` if the target names one, which ``chooser`` does."""
+        is_gpu = self.device.startswith("cuda")
+        if is_gpu and self.device not in ("cuda", "cuda:0"):
+            raise SpecError(
+                f"target.device is {self.device}, but {chooser} chooses the GPU of every job",
+                hint="say device: cuda",
+            )
+        return is_gpu
+
 
 class Options(BaseModel):
     """What one kind of executor can be told with KEY=VALUE; values are read from their text."""

@@ -47,12 +47,7 @@ class Ray(Kind):
     @classmethod
     def open(cls, setup: Setup, options: RayOptions) -> RayExecutor:
         """Connect, or start Ray here."""
-        is_gpu = setup.device.startswith("cuda")
-        if is_gpu and setup.device not in ("cuda", "cuda:0"):
-            raise SpecError(
-                f"target.device is {setup.device}, but Ray chooses the GPU of every job",
-                hint="say device: cuda",
-            )
+        is_gpu = setup.wants_gpu("Ray")
         return RayExecutor(
             folder=setup.folder,
             worker=setup.worker,

@@ -45,12 +45,7 @@ class Submitit(Kind):
     @classmethod
     def open(cls, setup: Setup, options: SubmititOptions) -> SubmititExecutor:
         """Nothing is submitted yet."""
-        is_gpu = setup.device.startswith("cuda")
-        if is_gpu and setup.device not in ("cuda", "cuda:0"):
-            raise SpecError(
-                f"target.device is {setup.device}, but SLURM chooses the GPU of every job",
-                hint="say device: cuda",
-            )
+        is_gpu = setup.wants_gpu("SLURM")
         return SubmititExecutor(
             folder=setup.folder,
             worker=setup.worker,
