@@ -1,6 +1,6 @@
 """Transfer audit: does the ranking of small twins hold for the full models, trained longer?
 
-    python benchmarks/transfer.py --out WORK [--device cpu] [--small-steps 250] [--large-steps 350]
+    python benchmarks/transfer.py --out WORK [--device cpu] [--seed 1] [--small-steps 250] [--large-steps 450]
         [--finished] [--save]
 
 Hybrids of ``transfer_space.yaml`` are trained as shrunk twins on ``python_stdlib``. Their picks are written
@@ -51,8 +51,15 @@ def main() -> None:
     parser.add_argument("--models", type=int, default=48, help="trained small")
     parser.add_argument("--picks", type=int, default=12, help="trained large")
     parser.add_argument("--seeds", type=int, default=2, help="of each large training")
+    parser.add_argument(
+        "--seed", type=int, default=1, help="of the hybrids that are drawn and of the random picks"
+    )
     parser.add_argument("--small-steps", type=int, default=250)
-    parser.add_argument("--large-steps", type=int, default=350)
+    parser.add_argument("--large-steps", type=int, default=450)
+    parser.add_argument(
+        "--small-rates", type=_rates, default=(3e-3, 8e-3), help="the best by validation counts"
+    )
+    parser.add_argument("--large-rates", type=_rates, default=(2e-3, 5e-3))
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--test-examples", type=int, default=192)
     parser.add_argument("--finished", action="store_true", help="report what is there, train nothing more")
@@ -60,13 +67,15 @@ def main() -> None:
     parser.add_argument("--save", action="store_true", help="write into benchmarks/results/ and docs/")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    models = members(arguments.models, seed=0)
+    models = members(arguments.models, seed=arguments.seed)
     audit = Audit(arguments)
-    small = audit.each("small", [(m.name, m.twin, 0) for m in models], arguments.small_steps, 4e-3)
-    chosen = audit.once("picks.json", lambda: _picks(models, small, arguments.picks))
+    small = audit.each(
+        "small", [(m.name, m.twin, 0) for m in models], arguments.small_steps, arguments.small_rates
+    )
+    chosen = audit.once("picks.json", lambda: _picks(models, small, arguments))
     by_name = {m.name: m for m in models}
     jobs = [(p["name"], by_name[p["name"]].full, seed) for seed in range(arguments.seeds) for p in chosen]
-    large = audit.each("large", jobs, arguments.large_steps, 3e-3)
+    large = audit.each("large", jobs, arguments.large_steps, arguments.large_rates)
     document, table = report(models, small, chosen, large)
     print(table)
     if arguments.save:
@@ -75,8 +84,15 @@ def main() -> None:
         draw(document, _PLOT)
 
 
-def _picks(models: list[Member], small: list[dict[str, Any]], n: int) -> list[dict[str, Any]]:
-    return picks(models, {row["name"]: row["validation_loss"] for row in small}, n=n, seed=1)
+def _rates(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
+
+
+def _picks(
+    models: list[Member], small: list[dict[str, Any]], arguments: argparse.Namespace
+) -> list[dict[str, Any]]:
+    loss = {row["name"]: row["validation_loss"] for row in small}
+    return picks(models, loss, n=arguments.picks, seed=arguments.seed)
 
 
 class Audit:
@@ -93,7 +109,7 @@ class Audit:
         return json.loads(file.read_text())
 
     def each(
-        self, size: str, jobs: list[tuple[str, ModelSpec, int]], steps: int, rate: float
+        self, size: str, jobs: list[tuple[str, ModelSpec, int]], steps: int, rates: tuple[float, ...]
     ) -> list[dict[str, Any]]:
         """A row for every (name, spec, seed), in order, with a progress bar."""
         rows = []
@@ -103,21 +119,22 @@ class Audit:
             for name, spec, seed in jobs:
                 bar.update(task, description=f"{size} {name}")
                 # What a result depends on is in its file's name: other settings make other files.
-                key = f"{spec_hash(spec)[:12]}-{seed}-{steps}x{self._arguments.batch_size}"
+                schedule = f"{steps}x{self._arguments.batch_size}-{'-'.join(f'{rate:g}' for rate in rates)}"
+                key = f"{spec_hash(spec)[:12]}-{seed}-{schedule}"
                 file = f"{size}/{key}.json"
-                make = functools.partial(self._row, name, spec, seed, steps, rate, size, key)
+                make = functools.partial(self._row, name, spec, seed, steps, rates, size, key)
                 if not self._arguments.finished or (self._out / file).exists():
                     rows.append(self.once(file, make))
                 bar.advance(task)
         return rows
 
     def _row(
-        self, name: str, spec: ModelSpec, seed: int, steps: int, rate: float, size: str, key: str
+        self, name: str, spec: ModelSpec, seed: int, steps: int, rates: tuple[float, ...], size: str, key: str
     ) -> dict[str, Any]:
         """Train one model, read its validation loss and, of a large one, its loss on the sealed test."""
         config = TextLm.Config(source="python_stdlib", seq_len=spec.input.seq_len)
         recipe = Recipe(
-            learning_rates=(rate,), batch_size=self._arguments.batch_size, steps=steps, curve_points=1,
+            learning_rates=rates, batch_size=self._arguments.batch_size, steps=steps, curve_points=1,
             validation_examples=8, final_examples=self._arguments.test_examples, solved_at=None,
         )  # fmt: skip
         started = time.process_time()
@@ -130,6 +147,7 @@ class Audit:
             "seed": seed,
             "status": result.status,
             "tokens": result.best.tokens,
+            "learning_rate": result.best.learning_rate,
             "validation_loss": result.metrics.get("bits_per_byte", 8.0),
             "cpu_seconds": round(time.process_time() - started, 1),
         }
