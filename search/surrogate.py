@@ -3,17 +3,18 @@
 Each family is judged by rank correlation on values it was not fitted to: ridge by leave-one-out with an
 intercept, which has a closed form (without one, centred columns would tell the value that is left out: minus
 the sum of the others), trees out of bag. They learn the ranks of the values as normal scores. A draw takes
-one bootstrap member of ridge and a few trees and averages them by these weights: a Thompson sample.
+one bootstrap member of ridge and a few trees and averages them by these weights: a Thompson sample of what
+is to be expected. What single candidates deviate from it is added on request, as noise of the spread that
+the values left out have about their predictions.
 """
 
 from __future__ import annotations
-
-import random
 
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import norm, rankdata, spearmanr
 from sklearn.ensemble import ExtraTreesRegressor
+from threadpoolctl import threadpool_limits
 
 Array = npt.NDArray[np.float64]
 _PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
@@ -29,17 +30,30 @@ class Surrogate:
     def __init__(self, features: Array, values: Array, *, seed: int):
         self._scores = _NormalScores(values)
         target = self._scores.target
-        self._ridge = _Ridge(features, target, seed=seed)
-        self._trees = _Trees(features, target, seed=seed)
+        with threadpool_limits(1):  # matrices this small wait for threads longer than they work
+            self._ridge = _Ridge(features, target, seed=seed)
+            self._trees = _Trees(features, target, seed=seed)
         found = np.array([self._ridge.correlation, self._trees.correlation])
         self.correlation = float(found.max())  # of the better family with values it has not seen
         weights = np.clip(found, 0.0, 1.0) ** _POWER
         self._weights = weights / weights.sum() if weights.sum() > 0 else np.array([0.5, 0.5])
+        left_out = self._weights @ np.stack((self._ridge.left_out, self._trees.left_out))
+        self._spread = float(np.sqrt(((left_out - target) ** 2).mean()))
 
-    def draw(self, features: Array, rng: random.Random) -> Array:
-        """One plausible prediction for each row, in the units of the values."""
-        ridge, trees = self._ridge.draw(features, rng), self._trees.draw(features, rng)
-        mixed = self._weights[0] * ridge + self._weights[1] * trees
+    def expected(self, features: Array) -> Array:
+        """(len(features),): the mean prediction, in the units of the values."""
+        means = np.stack((self._ridge.all(features).mean(axis=0), self._trees.all(features).mean(axis=0)))
+        return self._scores.values(self._weights @ means)
+
+    def draws(self, features: Array, n: int, *, seed: int, noise: bool) -> Array:
+        """(n, len(features)): plausible means or, with ``noise``, values, in the units of the values."""
+        rng = np.random.default_rng(seed)
+        ridge, trees = self._ridge.all(features), self._trees.all(features)
+        members = ridge[rng.integers(len(ridge), size=n)]
+        groups = rng.permuted(np.tile(np.arange(len(trees)), (n, 1)), axis=1)[:, :_TREES_PER_DRAW]
+        mixed = self._weights[0] * members + self._weights[1] * trees[groups].mean(axis=1)
+        if noise:
+            mixed += self._spread * rng.standard_normal(mixed.shape)
         return self._scores.values(mixed)
 
 
@@ -74,19 +88,20 @@ class _Ridge:
             ((p, _leave_one_out(features, inner, target, p)) for p in _PENALTIES),
             key=lambda pair: float(((pair[1] - target) ** 2).mean()),
         )
+        self.left_out = left_out
         self.correlation = _rank_correlation(left_out, target)
         rng = np.random.default_rng(seed)
         n, d = features.shape
-        self._members = []
+        members = []
         for _ in range(_N_MEMBERS):
             weights = rng.multinomial(n, np.full(n, 1 / n)).astype(np.float64)
             weighted = features * weights[:, None]
-            self._members.append(
-                np.linalg.solve(weighted.T @ features + penalty * np.eye(d), weighted.T @ target)
-            )
+            members.append(np.linalg.solve(weighted.T @ features + penalty * np.eye(d), weighted.T @ target))
+        self._members = np.array(members)
 
-    def draw(self, features: Array, rng: random.Random) -> Array:
-        predicted: Array = features @ rng.choice(self._members)
+    def all(self, features: Array) -> Array:
+        """(members, len(features))."""
+        predicted: Array = self._members @ features.T
         return predicted
 
 
@@ -107,13 +122,13 @@ class _Trees:
             sums[out] += tree.predict(narrow[out])[:, 0] if len(out) else 0.0
             votes[out] += 1
         judged = votes > 0
-        self.correlation = _rank_correlation(sums[judged] / votes[judged], target[judged])
+        self.left_out = sums / np.maximum(votes, 1)  # the mean, 0, of what no tree has left out
+        self.correlation = _rank_correlation(self.left_out[judged], target[judged])
 
-    def draw(self, features: Array, rng: random.Random) -> Array:
+    def all(self, features: Array) -> Array:
+        """(trees, len(features))."""
         narrow = features.astype(np.float32)
-        chosen = rng.sample(self._trees, _TREES_PER_DRAW)
-        predicted: Array = np.mean([tree.predict(narrow)[:, 0] for tree in chosen], axis=0)
-        return predicted
+        return np.array([tree.predict(narrow)[:, 0] for tree in self._trees])
 
 
 def _leave_one_out(features: Array, inner: Array, target: Array, penalty: float) -> Array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import replace
 
 import numpy as np
@@ -49,10 +48,24 @@ def test_draws_differ_and_keep_the_units_of_the_values() -> None:
     rng = np.random.default_rng(1)
     features = rng.normal(size=(60, 4))
     law = 1e6 + 1e4 * features[:, 0]
-    surrogate, draws = Surrogate(features, law, seed=0), random.Random(0)
-    first, second = surrogate.draw(features, draws), surrogate.draw(features, draws)
+    surrogate = Surrogate(features, law, seed=0)
+    first, second = surrogate.draws(features, 2, seed=0, noise=False)
     assert not np.array_equal(first, second)
     assert np.abs(first - law).mean() < 3e3
+    assert np.abs(surrogate.expected(features) - law).mean() < 3e3
+    assert np.array_equal(surrogate.draws(features, 2, seed=0, noise=False)[0], first)
+
+
+def test_noise_is_as_wide_as_the_regression_is_wrong_about_what_it_has_not_seen() -> None:
+    """Half of the spread of the values cannot be foretold; draws of means know nothing of it."""
+    rng = np.random.default_rng(4)
+    features, fresh = rng.normal(size=(200, 3)), rng.normal(size=(400, 3))
+    signal, noise = (lambda x: x[:, 0] + x[:, 1]), 2.0**0.5
+    surrogate = Surrogate(features, signal(features) + noise * rng.normal(size=200), seed=0)
+    wrong = (signal(fresh) + noise * rng.normal(size=400) - surrogate.expected(fresh)).std()
+    wide, narrow = (surrogate.draws(fresh, 32, seed=0, noise=n).std(axis=0).mean() for n in (True, False))
+    assert wide == pytest.approx(wrong, rel=0.2)
+    assert narrow < 0.5 * wrong
 
 
 def test_a_product_of_two_choices_is_left_to_the_trees() -> None:
@@ -98,7 +111,5 @@ def test_one_very_bad_value_does_not_rule_the_fit() -> None:
     features = rng.normal(size=(40, 3))
     law = features @ np.array([1.0, 0.5, 0.0])
     law[0] = 1e6
-    draws = random.Random(0)
-    surrogate = Surrogate(features, law, seed=0)
-    drawn = np.mean([surrogate.draw(features, draws) for _ in range(40)], axis=0)
+    drawn = Surrogate(features, law, seed=0).expected(features)
     assert np.corrcoef(drawn[1:].argsort().argsort(), law[1:].argsort().argsort())[0, 1] > 0.9
