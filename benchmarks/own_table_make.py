@@ -12,6 +12,7 @@ import random
 import sys
 import time
 from collections.abc import Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,11 @@ ROOT = Path(__file__).parents[1]
 STUDY = ROOT / "specs" / "studies" / "own_hybrids.yaml"
 
 
-def make(table: Path, *, limit_s: float) -> None:
-    """Train what ``table`` lacks, seed after seed, each seed's models in an order at random."""
+def make(table: Path, *, limit_s: float, share: Fraction = Fraction(1)) -> None:
+    """Train what ``table`` lacks, seed after seed, each seed's models in an order at random.
+
+    ``share`` of the recipe's steps: a prefix of the whole training.
+    """
     torch.set_num_threads(1)
     loaded = load_study(STUDY)
     evaluator = SpecEvaluator(loaded, Place("cpu", table.parent, 1, None))
@@ -54,18 +58,21 @@ def make(table: Path, *, limit_s: float) -> None:
             "hash": candidate.hash,
             "mixers": "-".join(candidate.genes.values()),
             **{name: int(candidate.costs[name]) for name in COSTS},
-            **_trained(loaded, candidate, seed),
+            **_trained(loaded, candidate, seed, share),
         }
         _append(table, row)
         seconds_left = (time.monotonic() - started) / n * (len(left) - n)
         _progress(n + len(wanted) - len(left), len(wanted), seconds_left)
 
 
-def _trained(loaded: LoadedStudy, candidate: Candidate, seed: int) -> dict[str, Any]:
+def _trained(loaded: LoadedStudy, candidate: Candidate, seed: int, share: Fraction) -> dict[str, Any]:
     spec = resolve(parse_source(candidate.payload["spec"]), loaded.zoo)
     row: dict[str, Any] = {}
     for label, config in zip(loaded.study.labels, loaded.task_configs, strict=True):
-        result = train(spec, config, loaded.recipe, seed=seed, gate=False, zoo=loaded.zoo, tasks=loaded.tasks)
+        result = train(
+            spec, config, loaded.recipe, seed=seed, gate=False, zoo=loaded.zoo, tasks=loaded.tasks,
+            until_step=None if share == 1 else round(share * loaded.recipe.steps),
+        )  # fmt: skip
         document = training_document(result)
         row |= {
             f"{label}_status": document["status"],

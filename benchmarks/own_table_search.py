@@ -116,8 +116,16 @@ class _Recipe(Closed):
 _KINDS = StudyKinds(dict.fromkeys(_TASKS, _Task), proposers.kinds(), _Recipe)
 
 
-def study_of(proposer: str, *, budgets: Mapping[str, str], trials: int, batch: int, seed: int) -> Study:
-    """Score against FLOPs in the table's space."""
+def study_of(
+    proposer: str,
+    *,
+    budgets: Mapping[str, str],
+    trials: int,
+    batch: int,
+    seed: int,
+    others: Mapping[str, Any] | None = None,
+) -> Study:
+    """Score against FLOPs in the table's space; ``others`` are more fields of the study."""
     written = {
         "archspec": 1,
         "study": "own_hybrids",
@@ -129,6 +137,7 @@ def study_of(proposer: str, *, budgets: Mapping[str, str], trials: int, batch: i
         "trials": trials,
         "batch": batch,
         "seed": seed,
+        **(others or {}),
     }
     return Study.model_validate(written, context=_KINDS)
 
@@ -225,5 +234,15 @@ def evaluated(
 
 def curve(table: OwnTable, found: Sequence[Entry], budgets: Mapping[str, Budget]) -> list[float]:
     """After each evaluation the hypervolume found, as a share of that of all entries within the budgets."""
+    return volume_shares(table, found, budgets)
+
+
+def volume_shares(
+    table: OwnTable, found: Sequence[Entry | None], budgets: Mapping[str, Budget]
+) -> list[float]:
+    """``curve`` where some candidates came to nothing (None)."""
     whole = table.volume(table.within(budgets))
-    return [table.volume(found[: n + 1]) / whole for n in range(len(found))]
+    return [
+        table.volume(entry for entry in found[: n + 1] if entry is not None) / whole
+        for n in range(len(found))
+    ]

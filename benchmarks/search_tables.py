@@ -20,18 +20,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from public_tables import Table, cell_table, graph_table
 from record import provenance, save
+from search_report import draw, report, results
 from table_evaluator import Problem, Variant, problem, true_point
 from table_pymoo import run_pymoo
 from table_runs import curve, run_search
 
 BATCH = 4
-MARKS = (25, 50, 100, 200)
 DEFAULT = "predictor"
-_N_BOOTSTRAPS = 10_000
 _N_WARM = 8
+_PLOT = Path(__file__).parents[1] / "docs" / "search_tables.png"
 
 _CELL = {"wide": (0.27, 0.27), "tight": (0.13, 0.27)}  # quantiles of latency and parameters
 _GRAPH = {"wide": (0.45, 0.45), "tight": (0.22, 0.45)}
@@ -127,66 +126,6 @@ def _warm(table: str, budget: str) -> tuple[str, ...]:
     return tuple(key for key in front if key in here)[:_N_WARM]
 
 
-def interval(differences: list[float]) -> tuple[float, float, float]:
-    """Mean and a 95 % percentile bootstrap over seeds of paired differences."""
-    values = np.array(differences)
-    drawn = np.random.default_rng(0).integers(len(values), size=(_N_BOOTSTRAPS, len(values)))
-    low, high = np.quantile(values[drawn].mean(axis=1), [0.025, 0.975])
-    return float(values.mean()), float(low), float(high)
-
-
-def first_reaching(ratios: list[float], goal: float) -> int | None:
-    """After how many evaluations ``goal`` is reached."""
-    return next((n for n, ratio in enumerate(ratios, 1) if ratio >= goal), None)
-
-
-def summary(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
-    """Means at the marks, the paired difference to random at 100, and how soon random's 500 is reached."""
-    groups: dict[tuple[str, str, str], dict[int, list[float]]] = {}
-    for row in rows:
-        groups.setdefault((row["table"], row["budget"], row["method"]), {})[row["seed"]] = row["ratios"]
-    lines, out = [], []
-    for (table, budget, method), runs in sorted(groups.items()):
-        random = groups.get((table, budget, "random"), {})
-        found: dict[str, Any] = {"table": table, "budget": budget, "method": method, "seeds": len(runs)}
-        for mark in MARKS:
-            values = [r[mark - 1] for r in runs.values() if len(r) >= mark]
-            found[f"at_{mark}"] = round(float(np.mean(values)), 4) if values else None
-            found[f"seeds_at_{mark}"] = len(values)
-        common = sorted(set(runs) & set(random))
-        if method != "random" and common:
-            found["minus_random_at_100"] = [
-                round(x, 4) for x in interval([runs[s][99] - random[s][99] for s in common])
-            ]
-        if random and min(map(len, random.values())) >= 500:
-            goal = float(np.mean([r[499] for r in random.values()]))
-            average = np.mean([r[: min(map(len, runs.values()))] for r in runs.values()], axis=0)
-            found["reaches_mean_random_500_at"] = first_reaching(list(average), goal)
-        out.append(found)
-        cells = [_cell(found, mark) for mark in MARKS]
-        gain = found.get("minus_random_at_100")
-        text = "" if gain is None else f"{gain[0]:+.3f} [{gain[1]:+.3f}, {gain[2]:+.3f}]"
-        reached = (
-            "" if "reaches_mean_random_500_at" not in found else found["reaches_mean_random_500_at"] or "not"
-        )
-        lines.append(
-            f"| {table} | {budget} | {method} | {len(runs)} | {' | '.join(cells)} | {text} | {reached} |"
-        )
-    head = (
-        "| table | latency budget | method | seeds | 25 | 50 | 100 | 200 "
-        "| minus random at 100 [95 %] | reaches random@500 at |\n"
-    )
-    return out, head + "|---" * 10 + "|\n" + "\n".join(lines)
-
-
-def _cell(found: Mapping[str, Any], mark: int) -> str:
-    """A mean; behind it the number of seeds where not all runs are as long."""
-    value, n = found[f"at_{mark}"], found[f"seeds_at_{mark}"]
-    if value is None:
-        return ""
-    return f"{value:.3f}" if n == found["seeds"] else f"{value:.3f} ({n} seeds)"
-
-
 def _problems(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     found = []
     for table, budget in sorted({(row["table"], row["budget"]) for row in rows}):
@@ -220,7 +159,8 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=500, help="no run is longer than this")
     parser.add_argument("--methods", default="", help="only these, with commas between them")
     parser.add_argument("--out", type=Path, default=Path("runs/search_tables.jsonl"))
-    parser.add_argument("--save", action="store_true")
+    parser.add_argument("--note", default="", help="what a reader of the result must know")
+    parser.add_argument("--save", action="store_true", help="write into benchmarks/results/ and docs/")
     args = parser.parse_args()
     args.out.parent.mkdir(parents=True, exist_ok=True)
     done = {(r["table"], r["budget"], r["method"], r["seed"]) for r in read_rows(args.out)}
@@ -233,17 +173,20 @@ def main() -> None:
             file.write(json.dumps(row) + "\n")
         print(*task.key, row["ratios"][min(99, len(row["ratios"]) - 1)], row["cpu_s"], file=sys.stderr)
     rows = read_rows(args.out)
-    found, table = summary(rows)
-    print(table)
+    found = results(rows)
+    tables = report(rows, DEFAULT, tuple(_METHODS), tuple(_ABLATIONS))
+    print(tables)
     if args.save:
         document = {
             **provenance(),
             "batch": BATCH,
-            "what": __doc__,
+            "what": __doc__.replace("\n", " "),
+            "note": args.note,
             "problems": _problems(rows),
             "results": found,
         }
-        save("search", document, table)
+        save("search", document, tables)
+        draw(rows, tuple(_METHODS), _PLOT)
 
 
 if __name__ == "__main__":
