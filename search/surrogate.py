@@ -136,9 +136,10 @@ def _leave_one_out(features: Array, inner: Array, target: Array, penalty: float)
 
     ``features`` and ``target`` are centred; the intercept adds 1 / n to every leverage.
     """
-    smoother = features @ np.linalg.solve(inner + penalty * np.eye(len(inner)), features.T)
-    residual = target - smoother @ target
-    left_out: Array = target - residual / np.maximum(1 - 1 / len(target) - np.diag(smoother), 1e-9)
+    solved = np.linalg.solve(inner + penalty * np.eye(len(inner)), features.T)
+    leverage = np.einsum("nd,dn->n", features, solved)
+    residual = target - features @ (solved @ target)
+    left_out: Array = target - residual / np.maximum(1 - 1 / len(target) - leverage, 1e-9)
     return left_out
 
 

@@ -33,8 +33,8 @@ def test_a_job_that_was_through_while_nobody_looked_was_in_time(tmp_path: Path) 
     executor = LocalExecutor(n_workers=1, argv=argv, log=tmp_path / "log")
     try:
         executor.submit(job(timeout_s=1.0))
-        until(log.exists)
-        assert executor.wait(0.0) == []  # hears that it has started
+        (worker,) = executor._workers
+        until(lambda: executor.wait(0.0) == [] and worker.since is not None)  # hears that it has started
         time.sleep(1.5)
         (completion,) = executor.wait(60)
         assert completion.outcome == "done"
