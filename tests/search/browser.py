@@ -65,6 +65,18 @@ class Tab:
         sent = [e for e in self.events if e["method"] == "Network.requestWillBeSent"]
         return [event["params"]["request"]["url"] for event in sent]
 
+    def accessible(self) -> list[tuple[str, str]]:
+        """Role and name of every node of the accessibility tree, as a screen reader comes by them."""
+        nodes = self._call("Accessibility.getFullAXTree")["nodes"]
+        by_id = {node["nodeId"]: node for node in nodes}
+        told, ahead = [], [nodes[0]]
+        while ahead:
+            node = ahead.pop()
+            ahead += [by_id[child] for child in reversed(node.get("childIds", ())) if child in by_id]
+            if not node["ignored"]:
+                told.append((node["role"]["value"], str(node.get("name", {}).get("value", ""))))
+        return told
+
     def screenshot(self, width: int, height: int, file: Path) -> None:
         """The page's top as a PNG."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}

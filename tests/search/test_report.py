@@ -273,6 +273,26 @@ def test_the_keyboard_reaches_the_table_sorts_it_and_walks_its_rows(
 
 
 @pytest.mark.chromium
+def test_a_screen_reader_is_given_the_table_with_its_headings(
+    chromium: str, result: SearchResult, tmp_path: Path
+) -> None:
+    with browser(chromium, tmp_path / "profile") as tab:
+        tab.open(write(result, tmp_path))
+        caption = tab.run("document.querySelector('#candidates caption').textContent.trim()")
+        heads = tab.run("[...document.querySelectorAll('#candidates thead th')].map(h => h.innerText.trim())")
+        names = tab.run("[...document.querySelectorAll('#candidates tbody th')].map(h => h.innerText.trim())")
+        told = tab.accessible()
+    assert ("table", caption) in told
+    begin = told.index(("table", caption))
+    within = told[begin + 1 :]
+    assert [name.strip() for role, name in within if role == "columnheader"][: len(heads)] == heads
+    assert [name.strip() for role, name in within if role == "rowheader"][: len(names)] == names
+    assert len(names) == len(result.trained)
+    nameless = [role for role, name in told if role in ("button", "link", "image", "heading") and not name]
+    assert not nameless, "every control, picture and heading says what it is"
+
+
+@pytest.mark.chromium
 def test_a_hostile_name_does_no_harm_in_a_browser(
     chromium: str, result: SearchResult, tmp_path: Path
 ) -> None:
