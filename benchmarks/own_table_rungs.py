@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from in_process import InProcess
 from own_table_make import make
 from own_table_search import (
     TABLE,
     Entry,
-    LookUp,
     OwnEvaluator,
     OwnTable,
+    look_up,
     read_table,
     study_of,
     volume_shares,
@@ -37,7 +38,7 @@ from archspec.fidelity import Fidelity
 from archspec.study import Study
 from search.driver import search
 from search.evaluate import Candidate, Need
-from search.executors import Completion, Job
+from search.executors import Job
 from search.ladder import cost_of
 from search.ledger import FILE_NAME, Ledger
 
@@ -79,25 +80,12 @@ class RungEvaluator(OwnEvaluator):
         """A table keeps everything."""
 
 
-class LookUpRung(LookUp):
-    """Reads the table of the rung that a job names, else the whole trainings."""
-
-    def __init__(self, table: OwnTable, quarter: OwnTable):
-        super().__init__(table)
-        self._quarter = LookUp(quarter)
-
-    def wait(self, timeout_s: float) -> list[Completion]:
-        if "rung" not in self._submitted[-1].payload:
-            return super().wait(timeout_s)
-        self._quarter.submit(self._submitted.pop())
-        return self._quarter.wait(timeout_s)
-
-
 def run(table: OwnTable, quarter: OwnTable, study: Study) -> tuple[list[tuple[float, Entry | None]], str]:
     """(whole trainings spent, the entry if it was trained wholly), in order, and what the audit said."""
     evaluator = RungEvaluator(table, study.fidelity)
     with tempfile.TemporaryDirectory() as folder:
-        found = search(study, evaluator, Path(folder), make_executor=lambda _: LookUpRung(table, quarter))
+        executor = InProcess(lambda job: look_up(quarter if "rung" in job.payload else table, job))
+        found = search(study, evaluator, Path(folder), make_executor=lambda _: executor)
         ledger = Ledger(Path(folder) / FILE_NAME, writable=False)
         trials = ledger.trials()
         ledger.close()

@@ -100,7 +100,7 @@ def _means(groups: Mapping[Key, Runs], methods: Sequence[str]) -> str:
         cells = []
         for mark in MARKS:
             values = [r[mark - 1] for r in runs.values() if len(r) >= mark]
-            short = "" if len(values) == len(runs) else f" ({len(values)} seeds)"
+            short = "" if len(values) == len(runs) else f" ({len(values)} of {len(runs)})"
             cells.append(f"{np.mean(values):.3f}{short}" if values else "")
         at = reaches_random(groups, key)
         lines.append([*key, str(len(runs)), *cells, "not" if at is None else str(at)])

@@ -25,13 +25,14 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from in_process import InProcess
 from record import provenance, save
 
 from archspec.source import load_source
 from search.candidates import SpecEvaluator
 from search.driver import Event, search
 from search.evaluate import Candidate, Need, Unfit
-from search.executors import Completion, Job
+from search.executors import Job
 from search.front import TextBaseline
 from search.gates import refusal
 from search.ledger import FILE_NAME, EvidenceKey, Ledger, Trial
@@ -53,7 +54,7 @@ _N_TIMED = 2  # rounds
 
 
 class Imagined(SpecEvaluator):
-    """Real specs and costs; trainings that ``Answering`` answers at once."""
+    """Real specs and costs; trainings that are made up at once."""
 
     def training(self, candidate: Candidate) -> list[Need]:
         return [_need(candidate, task.label) for task in self.tasks]
@@ -71,29 +72,8 @@ def _need(candidate: Candidate, label: str) -> Need:
     return Need(key, Job("train", label, payload), label)
 
 
-class Answering:
-    """An executor in this process: a score that the mixers explain in part, the rest by the hash."""
-
-    n_workers = 1
-
-    def __init__(self) -> None:
-        self._submitted: list[Job] = []
-
-    def submit(self, job: Job) -> None:
-        self._submitted.append(job)
-
-    def wait(self, timeout_s: float) -> list[Completion]:
-        job = self._submitted.pop()
-        return [Completion(job, "done", _answer(**job.payload))]
-
-    def cancel_all(self) -> None:
-        self._submitted.clear()
-
-    def close(self) -> None:
-        self.cancel_all()
-
-
 def _answer(*, strip: Any, task: str, hash: str) -> dict[str, Any]:
+    """A score that the mixers explain in part, the rest by the hash."""
     mixers = {mixer for mixer, _ in strip}
     chance = int(hashlib.sha256(f"{hash} {task}".encode()).hexdigest()[:8], 16) / 2**32
     score = 0.4 * ("attention" in mixers) + 0.3 * ("mamba2" in mixers) + 0.3 * chance
@@ -192,7 +172,7 @@ def measured(proposer: str, history: int, *, mirrored: bool = False) -> Figure:
             loaded.study,
             evaluator,
             folder,
-            make_executor=lambda _: Answering(),
+            make_executor=lambda _: InProcess(lambda job: _answer(**job.payload)),
             storage=f"sqlite:///{folder / 'optuna.sqlite'}" if mirrored else None,
             listen=clock.hear,
         )

@@ -11,7 +11,6 @@ import hashlib
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -21,7 +20,7 @@ from archspec.closed import Closed
 from archspec.study import Study, StudyKinds
 from search import proposers
 from search.evaluate import Candidate, Identity, Need, Unfit
-from search.executors import Completion, Job
+from search.executors import Job
 from search.front import TaskInfo, TextBaseline
 from search.genome import Genes, Genome
 from search.ledger import EvidenceKey
@@ -192,39 +191,8 @@ class TableEvaluator:
         return {"target": {"table": self._table.source}}
 
 
-class TableExecutor:
-    """Looks results up in this process, one at a time."""
-
-    n_workers = 1
-
-    def __init__(self, table: Table):
-        self._table = table
-        self._submitted: list[Job] = []
-
-    def submit(self, job: Job) -> None:
-        self._submitted.append(job)
-
-    def wait(self, timeout_s: float) -> list[Completion]:
-        job = self._submitted.pop()
-        return [Completion(job, "done", _look_up(self._table, job.payload))]
-
-    def cancel_all(self) -> None:
-        self._submitted.clear()
-
-    def close(self) -> None:
-        self.cancel_all()
-
-
-def make_executor(table: Table) -> Any:
-    """What ``search.driver.search`` asks for: folder -> executor."""
-
-    def make(folder: Path) -> TableExecutor:
-        return TableExecutor(table)
-
-    return make
-
-
-def _look_up(table: Table, payload: Mapping[str, Any]) -> dict[str, Any]:
+def look_up(table: Table, payload: Mapping[str, Any]) -> dict[str, Any]:
+    """The result of a job."""
     entry = table.entries[payload["key"]]
     loss = {"score": 0.0, "latency": entry.latency_ms, "size": entry.params}[payload["task"]]
     score = noisy_score(entry, payload["key"], payload["seed"])

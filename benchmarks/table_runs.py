@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from in_process import InProcess
 from public_tables import Table
-from table_evaluator import Problem, TableEvaluator, Variant, make_executor, study_of, true_point
+from table_evaluator import Problem, TableEvaluator, Variant, look_up, study_of, true_point
 
 from search.driver import search
 from search.ledger import FILE_NAME, Ledger
@@ -37,7 +38,8 @@ def run_search(
     )
     evaluator = TableEvaluator(problem, seed=seed, variant=variant)
     with tempfile.TemporaryDirectory() as folder:
-        search(study, evaluator, Path(folder), make_executor=make_executor(problem.table))
+        executor = InProcess(lambda job: look_up(problem.table, job.payload))
+        search(study, evaluator, Path(folder), make_executor=lambda _: executor)
         ledger = Ledger(Path(folder) / FILE_NAME, writable=False)
         rows = ledger.trials()
         ledger.close()
