@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from archspec.closed import Closed
 from archspec.cost import Cost, CostContext, Site
@@ -68,6 +68,14 @@ class ComponentConfig(Closed):
     @abstractmethod
     def capabilities(self) -> Capabilities:
         """What this configuration can do, without building it."""
+
+    def canonical_at(self, d_model: int) -> Self:
+        """This configuration as the hash knows it where the stream is ``d_model`` wide.
+
+        A field that is null stands for some value; where that value is written out, it becomes null, and so
+        does what has no effect. What is computed stays the same.
+        """
+        return self
 
     def misfit(self, site: Site) -> str | None:
         """Why this cannot stand at ``site`` (names both fields and values), or None if it can."""

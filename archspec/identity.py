@@ -1,14 +1,14 @@
 """The identity of an architecture: what it computes, written in one way, and the SHA-256 of that.
 
-Names, comments, spelt-out defaults, bare kinds, ``pattern`` and ``repeat`` sugar, ``none`` mixers and dead
-genes do not change it; a component's ``version`` does.
+Names, comments, spelt-out defaults (also those that depend on the width), bare kinds, ``pattern`` and
+``repeat`` sugar, ``none`` mixers and dead genes do not change it; a component's ``version`` does.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from archspec.changed import changed
@@ -46,22 +46,25 @@ def canonical(spec: ModelSpec) -> dict[str, Any]:
         "d_model": spec.d_model,
         **({"encoder": _encoder(spec.encoder, spec)} if spec.encoder else {}),
         "stem": _component(spec.stem),
-        "layers": _sublayers(spec.layers, _Defaults(spec.norm, spec.residual)),
+        "layers": _sublayers(spec.layers, _Around(spec.norm, spec.residual, spec.d_model)),
         "final_norm": _component(spec.norm) if spec.residual == "pre" else None,
         "head": _component(spec.head),
     }
 
 
 @dataclass(frozen=True)
-class _Defaults:
-    """What a layer's norm and residual are unless it says."""
+class _Around:
+    """Where layers stand: what their norm and residual are unless they say, and the width of the stream."""
 
     norm: ComponentConfig
     residual: Residual
+    d_model: int
 
 
 def _encoder(encoder: Encoder, spec: ModelSpec) -> dict[str, Any]:
-    own = _Defaults(encoder.norm or spec.norm, encoder.residual or spec.residual)
+    own = _Around(
+        encoder.norm or spec.norm, encoder.residual or spec.residual, encoder.d_model or spec.d_model
+    )
     return {
         "input": changed(encoder.input),
         "d_model": encoder.d_model or spec.d_model,
@@ -71,7 +74,7 @@ def _encoder(encoder: Encoder, spec: ModelSpec) -> dict[str, Any]:
     }
 
 
-def _sublayers(entries: Layers, spec: _Defaults) -> list[Any]:
+def _sublayers(entries: Layers, spec: _Around) -> list[Any]:
     """One entry per mixer, loop of several turns and FIT block, in order."""
     flat: list[Any] = []
     for entry in entries:
@@ -90,19 +93,19 @@ def _sublayers(entries: Layers, spec: _Defaults) -> list[Any]:
     return flat
 
 
-def _layer(layer: Layer, spec: _Defaults) -> list[Any]:
+def _layer(layer: Layer, spec: _Around) -> list[Any]:
     around = {"norm": _component(layer.norm or spec.norm), "residual": layer.residual or spec.residual}
     parts = (
         ("token_mixer", layer.token_mixer), ("cross", layer.cross), ("channel_mixer", layer.channel_mixer)
     )  # fmt: skip
     return [
-        {role: _mixer(mixer), **around}
+        {role: _mixer(mixer, spec.d_model), **around}
         for role, mixer in parts
         if mixer is not None and (isinstance(mixer, Parallel) or mixer.kind != "none")
     ]
 
 
-def _loop(loop: Loop, spec: _Defaults) -> list[Any]:
+def _loop(loop: Loop, spec: _Around) -> list[Any]:
     body = _sublayers(loop.layers, spec)
     if loop.loop == 1 or not body:
         return body
@@ -111,14 +114,14 @@ def _loop(loop: Loop, spec: _Defaults) -> list[Any]:
     return [{"loop": loop.loop, "layers": body}]
 
 
-def _fit(fit: Fit, spec: _Defaults) -> dict[str, Any]:
+def _fit(fit: Fit, spec: _Around) -> dict[str, Any]:
     return {
         "n_groups": fit.n_groups,
         "n_latents": fit.n_latents,
         "d_latent": fit.d_latent,
         "schedule": [list(pair) for pair in parse_schedule(fit.schedule)],
         "local": _layer(fit.local, spec),
-        "global": _layer(fit.global_, spec),
+        "global": _layer(fit.global_, replace(spec, d_model=fit.d_latent)),
         "positions": fit.positions,
         "read": _component(fit.read),
         "write": _component(fit.write),
@@ -140,10 +143,11 @@ def _later_fields(fit: Fit) -> dict[str, Any]:
     return found
 
 
-def _mixer(mixer: ComponentConfig | Parallel) -> dict[str, Any]:
+def _mixer(mixer: ComponentConfig | Parallel, d_model: int) -> dict[str, Any]:
     if isinstance(mixer, Parallel):
-        return {"parallel": [_component(branch) for branch in mixer.parallel], "combine": mixer.combine}
-    return _component(mixer)
+        branches = [_component(branch.canonical_at(d_model)) for branch in mixer.parallel]
+        return {"parallel": branches, "combine": mixer.combine}
+    return _component(mixer.canonical_at(d_model))
 
 
 def _component(config: ComponentConfig) -> dict[str, Any]:

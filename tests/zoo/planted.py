@@ -257,6 +257,16 @@ class LengthBound(Mean):
         self.positions = nn.Parameter(torch.zeros(site.seq_len))
 
 
+class OneHash(Mean):
+    """Takes all scales for one."""
+
+    class Config(Mean.Config):
+        def canonical_at(self, d_model: int) -> OneHash.Config:
+            return OneHash.Config()
+
+    examples: ClassVar = (Config(), Config(scale=0.5))
+
+
 class Apart(Mean):
     """Says it does not mix tokens."""
 

@@ -47,6 +47,7 @@ FAULTS: list[tuple[type[Mixer], str]] = [
     (planted.Forgetful, "state_dict"),
     (planted.WrongShape, "output"),
     (planted.LengthBound, "sites"),
+    (planted.OneHash, "identity"),
     (planted_counts.WrongParameters, "parameters"),
     (planted.LengthBound, "parameters"),
     (planted_counts.WrongFlops, "flops"),

@@ -43,6 +43,10 @@ class MLP(Mixer):
                 )
             return self
 
+        def canonical_at(self, d_model: int) -> MLP.Config:
+            inner = self.inner_width(d_model)
+            return self.model_copy(update={"ratio": None, "d_ff": None if inner == 4 * d_model else inner})
+
         def inner_width(self, d_model: int) -> int:
             """F."""
             return self.d_ff or max(1, round((self.ratio or 4.0) * d_model))

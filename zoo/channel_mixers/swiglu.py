@@ -33,6 +33,10 @@ class SwiGLU(Mixer):
         multiple_of: PositiveInt = Field(32, description="what the default inner width is a multiple of")
         bias: bool = Field(False, description="biases on all linear maps")
 
+        def canonical_at(self, d_model: int) -> SwiGLU.Config:
+            inner, usual = self.inner_width(d_model), SwiGLU.Config().inner_width(d_model)
+            return SwiGLU.Config(d_ff=None if inner == usual else inner, bias=self.bias)
+
         def inner_width(self, d_model: int) -> int:
             """F."""
             return self.d_ff or -(-8 * d_model // (3 * self.multiple_of)) * self.multiple_of

@@ -20,6 +20,7 @@ from zoo.checks.manners import (
     check_docstring,
     check_examples,
     check_hints,
+    check_identity,
     check_initialisation,
     check_odd_masks,
     check_sites,
@@ -68,6 +69,7 @@ def _counted(
 CHECKS: tuple[Check, ...] = (
     _check(check_examples, lambda case: case.number == 0),
     _check(check_config),
+    _check(check_identity),
     _check(check_docstring, lambda case: case.number == 0),
     _check(check_sites, lambda case: case.is_mixer),
     _check(check_hints),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import replace
 
 import torch
 
@@ -30,6 +31,21 @@ def check_config(case: Case) -> None:
     expect(again == case.config, f"{case.config!r} comes back from plain data as {again!r}")
     for name, field in type(case.config).model_fields.items():
         expect(name == "kind" or bool(field.description), f"field '{name}' has no description")
+
+
+def check_identity(case: Case) -> None:
+    """What the hash takes for the same configuration computes the same, bit by bit."""
+    same = case.config.canonical_at(case.d_model)
+    again = same.canonical_at(case.d_model)
+    expect(again == same, f"{same!r} is not canonical: it becomes {again!r}")
+    if same != case.config:
+        x = case.arguments(case.lengths[-1], dtype=torch.float32)
+        one, other = (c.build(seed=1).eval() for c in (case, replace(case, config=same)))
+        shapes = [[p.shape for p in module.parameters()] for module in (one, other)]
+        expect(
+            shapes[0] == shapes[1] and torch.equal(case.call(one, x)[0], case.call(other, x)[0]),
+            f"{case.config!r} and {same!r} have one hash and compute different things",
+        )
 
 
 def check_docstring(case: Case) -> None:

@@ -5,7 +5,7 @@ The letters are those of ``zoo/token_mixers/combiner.py``.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -87,6 +87,10 @@ class CombinerConfig(MixerConfig):
     @property
     def is_clustered(self) -> bool:
         return self.variant == "clustered"
+
+    def canonical_at(self, d_model: int) -> Self:
+        d_head = None if self.d_head == d_model // self.n_heads else self.d_head
+        return self.model_copy(update={"d_head": d_head})
 
     def head_width(self, d_model: int) -> int:
         return self.d_head or d_model // self.n_heads

@@ -5,7 +5,7 @@ The letters are those of ``zoo/token_mixers/routing.py``.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
@@ -110,6 +110,11 @@ class RoutingConfig(MixerConfig):
     def picks_from_future(self) -> bool:
         """Whether later tokens have a say in what earlier ones read."""
         return self.selection == "top_w" and self.routed_heads > 0
+
+    def canonical_at(self, d_model: int) -> Self:
+        d_head = None if self.d_head == d_model // self.n_heads else self.d_head
+        routed = None if self.routed_heads == (self.n_heads + 1) // 2 else self.n_routed_heads
+        return self.model_copy(update={"d_head": d_head, "n_routed_heads": routed})
 
     def head_width(self, d_model: int) -> int:
         return self.d_head or d_model // self.n_heads

@@ -71,6 +71,11 @@ class Attention(Mixer):
         def head_width(self, d_model: int) -> int:
             return self.d_head or d_model // self.n_heads
 
+        def canonical_at(self, d_model: int) -> Attention.Config:
+            kv_heads = None if self.kv_heads == self.n_heads else self.n_kv_heads
+            d_head = None if self.d_head == d_model // self.n_heads else self.d_head
+            return self.model_copy(update={"n_kv_heads": kv_heads, "d_head": d_head})
+
         def misfit(self, site: Site) -> str | None:
             if self.d_head is not None:
                 return None
