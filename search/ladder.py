@@ -21,7 +21,7 @@ from search.ledger import Asked, Ledger, Trial
 from search.promotion import Climber, promoted
 from search.proxy_validity import AUDIT, FEWEST, ProxyValidity, learned_quantity, validity_of
 from search.random_search import RANDOM_SEARCH
-from search.rounds import candidate_of
+from search.round import candidate_of
 from search.trial_document import found_of
 
 

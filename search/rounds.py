@@ -11,8 +11,7 @@ import bisect
 import hashlib
 import itertools
 import random
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Collection, Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -23,40 +22,18 @@ from search.evaluate import Candidate, Evaluator, Unfit
 from search.figures import figures
 from search.gates import refusal
 from search.genome import Genes
-from search.ledger import Asked, Trial
+from search.ledger import Trial
 from search.mirror import constraints
 from search.proof import NeverOption, pruned
-from search.proposers import Past, Problem, Screened, proposer_class
+from search.proposers import Past, Problem, proposer_class
 from search.proxy_validity import AUDIT
 from search.random_search import RANDOM_SEARCH, draws
+from search.round import Round
+from search.screening import Screening
 
 _N_ATTEMPTS = 40  # calls of the proposer in one round,
 _N_LAST_ATTEMPTS = 200  # and where all that it proposed was turned away
 _N_ENUMERATED = 20_000
-
-
-@dataclass
-class Round:
-    """What one round comes to; its trials are numbered from ``first`` on."""
-
-    number: int
-    first: int
-    asked: list[Asked] = field(default_factory=list)
-    settled: list[Trial] = field(default_factory=list)
-
-    @property
-    def next_number(self) -> int:
-        """The number of its next trial."""
-        return self.first + len(self.asked) + len(self.settled)
-
-    def ask(self, candidate: Candidate, document: Mapping[str, Any]) -> None:
-        """Accept a candidate."""
-        baseline = candidate.baseline
-        self.asked.append(Asked(self.next_number, self.number, candidate.hash, baseline, document))
-
-    def settle(self, spec: str, status: str, document: Mapping[str, Any]) -> None:
-        """Be through with a proposal without an evaluation."""
-        self.settled.append(Trial(self.next_number, spec, status, document))
 
 
 class Rounds:
@@ -68,13 +45,13 @@ class Rounds:
         self._evaluator = evaluator
         self._genome = pruned(evaluator.genome, never)
         self._weights = {task.label: task.weight for task in evaluator.tasks}
-        problem = Problem(self._genome, study.objectives, self._screen)
+        self._screening = Screening(evaluator, study.budgets, self._genome)
+        problem = Problem(self._genome, study.objectives, self._screening)
         self._proposer = proposer_class(study.proposer)(problem)
         self._fallback = proposer_class("random")(problem)
         self.key = _digest(sorted((name, *budget.key) for name, budget in study.budgets.items()))
         self._past: dict[int, tuple[str, Past]] = {}  # by trial: its hash, and what a proposer sees
         self._order: list[int] = []  # its keys, sorted
-        self._screened: dict[tuple[Any, ...], Screened | None] = {}  # by the genes' spelling
         self._spellings: set[tuple[Any, ...]] = set()  # genes that need no second look
         self._refused: set[str] = set()  # hashes, under these budgets
         self._known: dict[str, int] = {}  # hash -> the trial that evaluated it
@@ -99,7 +76,7 @@ class Rounds:
             elif is_complete and not is_stale:
                 spelling = self._evaluator.genome.key(genes)
                 self._spellings.add(spelling)
-                self._screened.setdefault(spelling, self._as_screened(trial, genes))
+                self._screening.hear(trial, genes)
                 if trial.status != "duplicate":
                     if trial.number not in self._past:
                         bisect.insort(self._order, trial.number)
@@ -123,19 +100,17 @@ class Rounds:
                 raise SpecError(f"baselines '{other}' and '{candidate.baseline}' are the same architecture")
             if candidate.baseline in known:
                 continue
-            document = _document(candidate, proposer="baseline")
             earlier = self._known.get(candidate.hash)
             if earlier is not None and earlier not in self._dropped:
-                document |= {"of": earlier, "reason": f"the same architecture as trial {earlier}"}
-                out.settle(candidate.hash, "duplicate", document)
+                out.repeat(candidate, proposer="baseline", of=earlier)
             else:
-                out.ask(candidate, document)
+                out.ask(candidate, proposer="baseline")
         return out
 
     def audit(self, out: Round, n: int) -> None:
         """Add ``n`` candidates drawn evenly over the sizes of the space, to test the lower rungs with."""
         seed = int(_digest([self._study.seed, AUDIT])[:8], 16)
-        drawn = audit_sample(self._evaluator.genome, self._screen, n, seed=seed)
+        drawn = audit_sample(self._evaluator.genome, self._screening, n, seed=seed)
         self._take(((AUDIT, genes) for genes in drawn), len(out.asked) + n, out)
 
     def warm(self, out: Round, candidates: Iterable[Candidate], *, proposer: str) -> None:
@@ -171,12 +146,10 @@ class Rounds:
         lacking = min(k, self._study.trials - sum(self._drawn.values()))
         fresh = draws(self._evaluator, self._study.budgets, seed=self._study.seed, known=known)
         for candidate in itertools.islice(fresh, max(0, lacking)):
-            document = _document(candidate, proposer=RANDOM_SEARCH)
             if (earlier := self._known.get(candidate.hash)) is not None:
-                document |= {"of": earlier, "reason": f"the same architecture as trial {earlier}"}
-                out.settle(candidate.hash, "duplicate", document)
+                out.repeat(candidate, proposer=RANDOM_SEARCH, of=earlier)
             else:
-                out.ask(candidate, document)
+                out.ask(candidate, proposer=RANDOM_SEARCH)
         return out
 
     def _proposals(self, out: Round, lacking: int, attempt: int) -> Iterator[tuple[str, Genes]]:
@@ -186,7 +159,11 @@ class Rounds:
         pasts = [self._past[number][1] for number in self._order]
         refused = [Past(t.document["genes"], "refused") for t in out.settled if t.status == "refused"]
         pending = [Past(a.document["genes"], "pending") for a in out.asked if a.document["genes"]]
-        opened = [open_ for past in (*pasts, *refused, *pending) if (open_ := self._opened(past)) is not None]
+        opened = [
+            open_
+            for past in (*pasts, *refused, *pending)
+            if (open_ := self._screening.opened(past)) is not None
+        ]
         for genes in proposer.propose(opened, k=2 * lacking, seed=seed):
             yield proposer.kind, genes
 
@@ -194,21 +171,8 @@ class Rounds:
         fillings = list(self._fillings)
         random.Random(f"{self._study.seed} {round_}").shuffle(fillings)  # noqa: S311
         for genes in fillings:
-            if self._opened(Past(genes, "pending")) is not None:
+            if self._screening.opened(Past(genes, "pending")) is not None:
                 yield "enumeration", genes
-
-    def _opened(self, past: Past) -> Past | None:
-        """``past`` in genes that a proposer may be shown; None if it took an option that can never fit."""
-        closed = [gene for gene in self._genome.genes if not gene.holds(past.genes[gene.name])]
-        if not closed:
-            return past
-        try:
-            active = self._evaluator.candidate(past.genes).active
-        except Unfit:
-            return None
-        if active is None or any(gene.name in active for gene in closed):
-            return None
-        return replace(past, genes={**past.genes, **{gene.name: gene.first for gene in closed}})
 
     @cached_property
     def _fillings(self) -> tuple[dict[str, Any], ...]:
@@ -234,43 +198,16 @@ class Rounds:
 
     def _settle(self, candidate: Candidate, proposer: str, out: Round) -> None:
         """Ask a candidate, or say why not."""
-        document = _document(candidate, proposer=proposer)
         earlier = self._known.get(candidate.hash)
         if earlier is None:
             earlier = next((asked.number for asked in out.asked if asked.spec == candidate.hash), None)
         if earlier is not None:
-            document |= {"of": earlier, "reason": f"the same architecture as trial {earlier}"}
-            out.settle(candidate.hash, "duplicate", document)
+            out.repeat(candidate, proposer=proposer, of=earlier)
         elif (why_not := refusal(candidate, self._study.budgets)) is not None:
-            document |= {"code": why_not[0], "reason": why_not[1], "budgets": self.key}
-            out.settle(candidate.hash, "refused", document)
+            code, reason = why_not
+            out.refuse(candidate, proposer=proposer, code=code, reason=reason, budgets=self.key)
         else:
-            out.ask(candidate, document)
-
-    def _screen(self, genes: Genes) -> Screened | None:
-        """What a proposer may know of ``genes`` before anything runs; None where nothing would be run."""
-        spelling = self._evaluator.genome.key(genes)
-        if spelling not in self._screened:
-            self._screened[spelling] = self._screened_anew(genes)
-        return self._screened[spelling]
-
-    def _screened_anew(self, genes: Genes) -> Screened | None:
-        try:
-            candidate = self._evaluator.candidate(genes)
-        except Unfit:
-            return None
-        if refusal(candidate, self._study.budgets) is not None:
-            return None
-        return Screened(candidate.hash, candidate.genes, candidate.costs, candidate.strip, candidate.active)
-
-    def _as_screened(self, trial: Trial, genes: Genes) -> Screened | None:
-        """What ``_screen`` would say of a trial's genes, from its record: nothing is built again."""
-        if trial.status == "refused" or "costs" not in trial.document:
-            return None
-        candidate = candidate_of(Asked(trial.number, 0, trial.spec, None, trial.document))
-        if refusal(candidate, self._study.budgets) is not None:
-            return None
-        return Screened(candidate.hash, genes, candidate.costs, candidate.strip, candidate.active)
+            out.ask(candidate, proposer=proposer)
 
     def _as_past(self, trial: Trial, genes: Genes) -> Past:
         if trial.status in ("failed", "refused"):
@@ -282,27 +219,6 @@ class Rounds:
         if trial.status == "dropped":
             return Past(genes, "dropped", values, fidelity=trial.document["rung"])
         return Past(genes, "done", values, constraints(self._study.budgets, found))
-
-
-def candidate_of(asked: Asked) -> Candidate:
-    """The candidate that was accepted, from its record."""
-    d = asked.document
-    strip = tuple((token_mixer, channel_mixer) for token_mixer, channel_mixer in d["strip"])
-    active = None if d.get("active") is None else frozenset(d["active"])
-    return Candidate(asked.spec, d["genes"], strip, d["costs"], d["payload"], asked.baseline, active)
-
-
-def _document(candidate: Candidate, *, proposer: str) -> dict[str, Any]:
-    return {
-        "genes": dict(candidate.genes),
-        "strip": [list(pair) for pair in candidate.strip],
-        "costs": dict(candidate.costs),
-        "predicted": {name: asdict(found) for name, found in candidate.predicted.items()},
-        "payload": dict(candidate.payload),
-        "active": None if candidate.active is None else sorted(candidate.active),
-        "baseline": candidate.baseline,
-        "proposer": proposer,
-    }
 
 
 def _digest(parts: Any) -> str:

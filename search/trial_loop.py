@@ -17,7 +17,8 @@ from search.gates import Survey, over_limit
 from search.ladder import Ladder, spent
 from search.ledger import Asked, Ledger, Trial
 from search.reuse import Earlier, is_reused, needs_of, with_weights
-from search.rounds import Round, Rounds, candidate_of
+from search.round import Round, candidate_of
+from search.rounds import Rounds
 from search.solve import solve
 
 
