@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ def report(
     facts["small_params"] = _range([m.twin_params for m in models])
     facts["large_params"] = _range([row["params"] for row in rows])
     facts["small_tokens"], facts["large_tokens"] = small[0]["tokens"], large[0]["tokens"]
+    facts["small_best_rates"], facts["large_best_rates"] = _rates(small), _rates(large)
     facts["share_repeated"] = statistics.fmean(r["share_repeated"] for r in large if "share_repeated" in r)
     facts["cpu_seconds"] = round(sum(r["cpu_seconds"] for r in (*small, *large)))
     return {**facts, "small": list(small), "large": list(large), "rows": rows}, _table(rows)
@@ -117,18 +119,33 @@ def draw(document: Row, file: Path) -> None:
     def axis(kind: Any, field: str, title: str) -> Any:
         return kind(f"{field}:Q", title=title, scale=alt.Scale(zero=False))
 
+    in_order = sorted(document["rows"], key=lambda row: row["test_loss"])
     values = [
-        {k: row[k] for k in ("name", "rule", "strip", "small_loss", "test_loss")} for row in document["rows"]
+        {**{k: row[k] for k in ("name", "rule", "strip", "small_loss", "test_loss")}, "is_even": n % 2 == 0}
+        for n, row in enumerate(in_order)
     ]
     base = alt.Chart(alt.Data(values=values)).encode(
         x=axis(alt.X, "small_loss", "shrunk twin: validation, bits per byte"),
         y=axis(alt.Y, "test_loss", "full model: sealed test, bits per byte"),
     )
     points = base.mark_point(filled=True, size=70).encode(color=alt.Color("rule:N", title="picked as"))
-    labels = base.mark_text(dx=6, align="left", fontSize=9).encode(text="strip:N")
+    labels = alt.layer(  # above and below in turns, so that neighbours stay legible
+        *(
+            base.mark_text(dx=6, dy=dy, align="left", fontSize=9)
+            .encode(text="strip:N")
+            .transform_filter(f"datum.is_even == {is_even}")
+            for is_even, dy in (("true", 7), ("false", -7))
+        )
+    )
     tau = document["tau"]["test_loss"]["small loss"]["tau"]
     chart = (points + labels).properties(width=460, height=320, title=f"Transfer, Kendall's tau {tau:.2f}")
     file.write_bytes(vl_convert.vegalite_to_png(chart.to_dict(), scale=2))
+
+
+def _rates(rows: Sequence[Row]) -> str:
+    """How many trainings were best with which learning rate."""
+    counts = Counter(row["learning_rate"] for row in rows)
+    return ", ".join(f"{rate:g}: {n}" for rate, n in sorted(counts.items()))
 
 
 def _range(values: Sequence[int]) -> str:
