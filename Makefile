@@ -4,6 +4,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin/python
+JOBS ?= 2
+SIDE_BY_SIDE := tests/zoo tests/compiler tests/specs
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint types imports unit doctor clean
@@ -44,8 +46,10 @@ types: setup
 imports: setup
 	$(VENV)/bin/lint-imports
 
+# What starts no process of its own runs JOBS tests at a time; the rest kills workers and servers, one test at a time.
 unit: setup
-	$(BIN) -m pytest
+	$(BIN) -m pytest -n $(JOBS) $(SIDE_BY_SIDE)
+	$(BIN) -m pytest $(addprefix --ignore=,$(SIDE_BY_SIDE))
 
 doctor: setup
 	$(BIN) -m archspec doctor
