@@ -48,7 +48,7 @@ def make(table: Path, *, limit_s: float, share: Fraction = Fraction(1)) -> None:
     done = _done(table)
     left = [(seed, candidate) for seed, candidate in wanted if (str(seed), candidate.hash) not in done]
     if not table.exists():
-        _begin(table, loaded, evaluator)
+        _begin(table, {**header(loaded, evaluator), "share_of_steps": share})
     started = time.monotonic()
     for n, (seed, candidate) in enumerate(left, 1):
         if time.monotonic() - started > limit_s:
@@ -97,8 +97,8 @@ def header(loaded: LoadedStudy, evaluator: SpecEvaluator) -> dict[str, Any]:
     }
 
 
-def _begin(table: Path, loaded: LoadedStudy, evaluator: SpecEvaluator) -> None:
-    lines = [f"# {key}: {value}\n" for key, value in header(loaded, evaluator).items()]
+def _begin(table: Path, head: Mapping[str, Any]) -> None:
+    lines = [f"# {key}: {value}\n" for key, value in head.items()]
     table.write_text("".join(lines), encoding="utf-8")
 
 

@@ -4,10 +4,24 @@ from __future__ import annotations
 
 import itertools
 import statistics
+from pathlib import Path
 
 import pytest
 from own_table_make import STUDY, header
-from own_table_search import COSTS, MIXERS, N_LAYERS, TABLE, OwnTable, curve, evaluated, read_rows, read_table
+from own_table_rungs import BATCH, LADDERS, QUARTER, run, share_at
+from own_table_search import (
+    COSTS,
+    MIXERS,
+    N_LAYERS,
+    TABLE,
+    OwnTable,
+    curve,
+    evaluated,
+    read_rows,
+    read_table,
+    study_of,
+)
+from scipy.stats import spearmanr
 
 from archspec.study import Study
 from search.candidates import Place, SpecEvaluator
@@ -34,8 +48,9 @@ def evaluator(loaded: LoadedStudy) -> SpecEvaluator:
     return SpecEvaluator(loaded, Place("cpu", TABLE.parent, 1, None))
 
 
-def test_every_model_is_there_once_for_each_seed(table: OwnTable, loaded: LoadedStudy) -> None:
-    rows = read_rows(TABLE)
+@pytest.mark.parametrize("file", [TABLE, QUARTER], ids=lambda file: file.stem)
+def test_every_model_is_there_once_for_each_seed(file: Path, loaded: LoadedStudy) -> None:
+    rows = read_rows(file)
     wanted = {
         (str(seed), "-".join(mixers))
         for seed in range(loaded.study.seeds)
@@ -44,19 +59,21 @@ def test_every_model_is_there_once_for_each_seed(table: OwnTable, loaded: Loaded
     assert {(row["seed"], row["mixers"]) for row in rows} == wanted
     assert len(rows) == len(wanted) == loaded.study.seeds * N_MODELS
     assert len({row["hash"] for row in rows}) == N_MODELS
-    assert table.n_seeds == loaded.study.seeds
+    assert read_table(file).n_seeds == loaded.study.seeds
 
 
-def test_every_training_ran_to_its_end_with_a_score() -> None:
-    for row in read_rows(TABLE):
+@pytest.mark.parametrize("file", [TABLE, QUARTER], ids=lambda file: file.stem)
+def test_every_training_ran_to_its_end_with_a_score(file: Path) -> None:
+    for row in read_rows(file):
         assert row["copy_status"] == row["parity_status"] == "ok", row
         assert all(0 <= float(row[f"{task}_score"]) <= 1 for task in ("copy", "parity")), row
 
 
+@pytest.mark.parametrize("file", [TABLE, QUARTER], ids=lambda file: file.stem)
 def test_it_is_of_the_space_tasks_and_recipe_of_its_study(
-    loaded: LoadedStudy, evaluator: SpecEvaluator
+    file: Path, loaded: LoadedStudy, evaluator: SpecEvaluator
 ) -> None:
-    lines = [line[2:].strip() for line in TABLE.read_text(encoding="utf-8").splitlines() if line[0] == "#"]
+    lines = [line[2:].strip() for line in file.read_text(encoding="utf-8").splitlines() if line[0] == "#"]
     written = dict(line.split(": ", 1) for line in lines)
     now = header(loaded, evaluator)
     for key in ("study", "space_sha256", "tasks_sha256", "recipe_sha256"):
@@ -82,3 +99,29 @@ def _share(table: OwnTable, kind: str, seed: int) -> float:
     found = evaluated(table, kind, budgets={}, trials=N_EVALUATIONS, batch=8, seed=seed)
     assert len({entry.hash for entry in found}) == len(found) == N_EVALUATIONS
     return curve(table, found, {})[-1]
+
+
+def test_a_quarter_of_a_training_tells_something_and_not_everything(table: OwnTable) -> None:
+    quarter = read_table(QUARTER)
+    models = list(table.entries)
+    found = spearmanr(*([t.entries[m].score for m in models] for t in (table, quarter))).statistic
+    assert 0.3 < found < 0.99
+
+
+@pytest.mark.parametrize("ladder", LADDERS)
+def test_a_ladder_spends_no_more_than_it_may(table: OwnTable, ladder: str) -> None:
+    others = {"fidelity": dict(LADDERS[ladder])} if LADDERS[ladder] else {}
+    study = study_of("predictor", budgets={}, trials=16, batch=BATCH, seed=0, others=others)
+    steps, _ = run(table, read_table(QUARTER), study)
+    spent = [cost for cost, _ in steps]
+    assert spent == sorted(spent)
+    assert 14 < spent[-1] <= 16
+    n_whole = sum(entry is not None for _, entry in steps)
+    assert n_whole == 16 if not others else n_whole < len(steps), "the rung turns some away"
+
+
+def test_what_was_found_when_so_much_was_spent() -> None:
+    shares, costs = [0.1, 0.1, 0.5, 0.9], [0.25, 0.5, 1.5, 2.5]
+    assert share_at(shares, costs, 0.1) == 0.0
+    assert share_at(shares, costs, 1.5) == 0.5
+    assert share_at(shares, costs, 9) == 0.9
