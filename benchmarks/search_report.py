@@ -142,10 +142,10 @@ def draw(rows: Sequence[Row], methods: Sequence[str], file: Path) -> None:
         if n >= 8 and (n <= 40 or n % 4 == 0)
     ]
     lines = alt.Chart(alt.Data(values=values)).mark_line().encode(
-        x=alt.X("evaluations:Q", scale=alt.Scale(type="log"), title="evaluations"),
+        x=alt.X("evaluations:Q", scale=alt.Scale(type="log", domain=[8, 500], nice=False)),
         y=alt.Y("share:Q", scale=alt.Scale(zero=False), title="share of the exhaustive hypervolume"),
         color=alt.Color("method:N", sort=list(methods)),
     )  # fmt: skip
-    chart = lines.properties(width=260, height=180).facet("panel:N", columns=2)
+    chart = lines.properties(width=260, height=180).facet(alt.Facet("panel:N", title=None), columns=2)
     chart = chart.resolve_scale(y="independent")
-    file.write_bytes(vl_convert.vegalite_to_png(chart.to_dict(), scale=2))
+    file.write_bytes(vl_convert.vegalite_to_png(chart.to_dict(), scale=1.2))
