@@ -31,8 +31,8 @@ _N_PARENTS = 40
 _N_CANDIDATES = 160
 _WORST = 0.9  # quantile of the values that bounds what counts as a gain
 _N_ATTEMPTS = 600
-_N_SAMPLES = 32
-_N_SAMPLES_BEYOND = 4  # with three objectives and more, where each hypervolume takes a while
+_N_SAMPLES = {1: 32, 2: 32, 3: 16}  # by objectives: from three on, each hypervolume takes a while
+_N_SAMPLES_BEYOND = 4
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class _Forecast:
         costs = [[row.costs.get(name, math.nan) for name in problem.objectives] for row in pool]
         n = 1
         if surrogates or limits is not None:
-            n = _N_SAMPLES if len(signs) <= 2 else _N_SAMPLES_BEYOND
+            n = _N_SAMPLES.get(len(signs), _N_SAMPLES_BEYOND)
         self.expected = np.array(costs, dtype=np.float64) * signs
         self.samples = np.tile(self.expected, (n, 1, 1))
         for index, surrogate in surrogates.items():
