@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, ClassVar
 from archspec.errors import SpecError, did_you_mean, shown
 from search.driver import Event, Listener
 from search.front import Row, SearchResult
+from search.one_per_file import class_in, file_names
 
 
 class Tracker(ABC):
@@ -34,7 +34,7 @@ class Tracker(ABC):
 
 def kinds() -> tuple[str, ...]:
     """Every tracker there is."""
-    return tuple(sorted(info.name for info in pkgutil.iter_modules(__path__)))
+    return file_names(__path__)
 
 
 def open_trackers(names: Iterable[str], folder: Path, study: str) -> list[Tracker]:
@@ -53,12 +53,7 @@ def open_trackers(names: Iterable[str], folder: Path, study: str) -> list[Tracke
 
 
 def _open(name: str, folder: Path, study: str) -> Tracker:
-    module = importlib.import_module(f"{__name__}.{name}")
-    (cls,) = (
-        value
-        for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, Tracker) and value.__module__ == module.__name__
-    )
+    cls = class_in(__name__, name, Tracker)  # type: ignore[type-abstract]
     try:
         return cls(folder, study)
     except SpecError:

@@ -5,8 +5,6 @@ An ``Executor`` takes jobs and hands back what became of each, as they complete.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from typing import Any, ClassVar, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from archspec.errors import SpecError, did_you_mean, shown
+from search.one_per_file import class_in, file_names
 
 
 @dataclass(frozen=True)
@@ -103,22 +102,14 @@ class Kind(ABC):
 
 def kinds() -> tuple[str, ...]:
     """Every way to run jobs that there is."""
-    return tuple(sorted(info.name for info in pkgutil.iter_modules(__path__)))
+    return file_names(__path__)
 
 
 def find_kind(kind: str) -> type[Kind]:
     """The way to run jobs in the file ``kind``; what it needs beside archspec is not imported yet."""
     if kind not in kinds():
         raise SpecError(f"unknown executor {shown(kind)}", hint=did_you_mean(kind, kinds()))
-    module = importlib.import_module(f"{__name__}.{kind}")
-    found = [
-        value
-        for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, Kind) and value.__module__ == module.__name__
-    ]
-    assert len(found) == 1, f"{module.__name__} must define one kind"
-    assert found[0].kind == kind, f"{module.__name__}: kind '{found[0].kind}' is not the file's name"
-    return found[0]
+    return class_in(__name__, kind, Kind)  # type: ignore[type-abstract]
 
 
 def read_options(kind: type[Kind], given: Iterable[str]) -> Options:

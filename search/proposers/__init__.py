@@ -6,8 +6,6 @@ killed goes on as if it had not been.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from typing import Any, ClassVar, Literal
 
 from search.front import Direction
 from search.genome import Genes, Genome
+from search.one_per_file import class_in, file_names
 
 
 @dataclass(frozen=True)
@@ -76,17 +75,9 @@ class Proposer(ABC):
 
 def kinds() -> tuple[str, ...]:
     """Every proposer there is."""
-    return tuple(sorted(info.name for info in pkgutil.iter_modules(__path__)))
+    return file_names(__path__)
 
 
 def proposer_class(kind: str) -> type[Proposer]:
     """The proposer in the file ``kind``."""
-    module = importlib.import_module(f"{__name__}.{kind}")
-    found = [
-        value
-        for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, Proposer) and value.__module__ == module.__name__
-    ]
-    assert len(found) == 1, f"{module.__name__} must define one proposer"
-    assert found[0].kind == kind, f"{module.__name__}: kind '{found[0].kind}' is not the file's name"
-    return found[0]
+    return class_in(__name__, kind, Proposer)  # type: ignore[type-abstract]
