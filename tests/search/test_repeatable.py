@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tiny_space import SPACE
 
 from archspec.commands import main
 from archspec.errors import SpecError
@@ -15,19 +16,6 @@ from search.load import load_study
 from search.replay import replay
 from search.start import run
 
-SPACE = """\
-archspec: 1
-name: tiny
-input: {kind: tokens, vocab_size: 32, seq_len: 32}
-causal: true
-d_model: 16
-stem: embedding
-layers:
-  - token_mixer: {choice: [{kind: attention, n_heads: 2}, {kind: mamba2, d_state: 8, d_head: 8}]}
-    channel_mixer: {choice: [none, {kind: swiglu, d_ff: 16}]}
-  - token_mixer: {choice: [none, {kind: attention, n_heads: 2}]}
-head: {kind: lm, tied: true}
-"""
 STUDY = """\
 archspec: 1
 study: tiny
