@@ -10,6 +10,8 @@ the values left out have about their predictions.
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import norm, rankdata, spearmanr
@@ -21,6 +23,7 @@ _PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 _N_MEMBERS = 24
 _N_TREES = 32
 _TREES_PER_DRAW = 6
+_FITTING = threading.Lock()  # limits are of the process: two that overlap would restore each other's
 _POWER = 4.0  # of the rank correlation, for the weight
 
 
@@ -30,7 +33,7 @@ class Surrogate:
     def __init__(self, features: Array, values: Array, *, seed: int):
         self._scores = _NormalScores(values)
         target = self._scores.target
-        with threadpool_limits(1):  # matrices this small wait for threads longer than they work
+        with _FITTING, threadpool_limits(1):  # matrices this small wait for threads longer than they work
             self._ridge = _Ridge(features, target, seed=seed)
             self._trees = _Trees(features, target, seed=seed)
         found = np.array([self._ridge.correlation, self._trees.correlation])

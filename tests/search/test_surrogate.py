@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from search import surrogate as surrogate_module
 from search.features import Features
 from search.genome import Gene, Genome
 from search.pareto import hypervolume, improvements
@@ -66,6 +71,27 @@ def test_noise_is_as_wide_as_the_regression_is_wrong_about_what_it_has_not_seen(
     wide, narrow = (surrogate.draws(fresh, 32, seed=0, noise=n).std(axis=0).mean() for n in (True, False))
     assert wide == pytest.approx(wrong, rel=0.2)
     assert narrow < 0.5 * wrong
+
+
+def test_threads_that_fit_at_once_do_not_limit_the_process_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one of two overlapping limits restores is the other's, and would stay."""
+    inside, most = 0, 0
+
+    @contextmanager
+    def limits(n: int) -> Iterator[None]:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        time.sleep(0.05)
+        yield
+        inside -= 1
+
+    monkeypatch.setattr(surrogate_module, "threadpool_limits", limits)
+    rng = np.random.default_rng(1)
+    features, law = rng.normal(size=(20, 4)), rng.normal(size=20)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda seed: Surrogate(features, law, seed=seed), range(8)))
+    assert most == 1
 
 
 def test_a_product_of_two_choices_is_left_to_the_trees() -> None:
