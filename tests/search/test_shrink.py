@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -154,6 +156,22 @@ def test_a_search_trains_a_shared_twin_once_and_says_whose_scores_they_are(tmp_p
     assert "shrunk twin of 1,584 parameters" in result.verdict.sentence
 
 
+def test_a_twin_climbs_rungs_of_its_own(tmp_path: Path) -> None:
+    """Each rung trains less than the twin; costs stay those of the full spec."""
+    rungs = "fidelity: {rungs: [{steps: 1/2, width: 1/2}, full], promote: 1/2, audit: 0}\n"
+    evaluator, candidates = _candidates(tmp_path, PROXY + rungs + "trials: 2\nbatch: 2\nproposer: random\n")
+    loaded = load_study(tmp_path / "study.yaml")
+    executor = Counting()
+    result = search(loaded.study, evaluator, tmp_path / "out", make_executor=lambda _: executor)
+    twins = {params(resolve(parse_source(payload["spec"]), load_zoo())) for payload in executor.payloads}
+    assert {row.status for row in result.rows} >= {"done", "dropped"}
+    assert len(twins) > 1, "the lower rung has narrower ones"
+    assert min(twins) < 1_584 <= max(twins) < min(row.costs["params"] for row in result.rows if row.costs)
+    costs = {candidate.hash: candidate.costs["params"] for candidate in candidates}
+    for row in result.trained:
+        assert row.costs["params"] == costs[row.hash]
+
+
 class Counting:
     """Runs a job as it is submitted, but says so only when asked: two wanted at once are in flight at once."""
 
@@ -161,11 +179,14 @@ class Counting:
 
     def __init__(self) -> None:
         self.trained = 0
+        self.payloads: list[Mapping[str, Any]] = []  # of trainings
         self._handlers = handlers(threads=1, plugins=())
         self._waiting: list[Job] = []
 
     def submit(self, job: Job) -> None:
-        self.trained += job.do == "train"
+        if job.do == "train":
+            self.trained += 1
+            self.payloads.append(job.payload)
         self._waiting.append(job)
 
     def wait(self, timeout_s: float) -> list[Completion]:
