@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+from archspec.study import Study
+from search.driver import search
+from search.evaluate import Evaluator
 from search.executors import Completion, Job
+from search.front import SearchResult
+from search.ledger import FILE_NAME, Ledger, Trial
+
+Answer = Callable[[Job], Mapping[str, Any]]
 
 
 class InProcess:
@@ -13,7 +22,7 @@ class InProcess:
 
     n_workers = 1
 
-    def __init__(self, answer: Callable[[Job], Mapping[str, Any]]):
+    def __init__(self, answer: Answer):
         self._answer = answer
         self._submitted: list[Job] = []
 
@@ -29,3 +38,13 @@ class InProcess:
 
     def close(self) -> None:
         self.cancel_all()
+
+
+def searched(study: Study, evaluator: Evaluator, answer: Answer) -> tuple[SearchResult, list[Trial]]:
+    """A study through the driver, and its trials, from a ledger in a folder that is deleted afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = search(study, evaluator, Path(folder), make_executor=lambda _: InProcess(answer))
+        ledger = Ledger(Path(folder) / FILE_NAME, writable=False)
+        trials = ledger.trials()
+        ledger.close()
+    return result, trials

@@ -12,35 +12,31 @@ quarter.
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from in_process import InProcess
+from in_process import searched
 from own_table_make import make
 from own_table_search import (
     TABLE,
     Entry,
     OwnEvaluator,
     OwnTable,
+    curve,
     look_up,
     read_table,
     study_of,
-    volume_shares,
 )
 from record import provenance, save
 
 from archspec.fidelity import Fidelity
 from archspec.study import Study
-from search.driver import search
 from search.evaluate import Candidate, Need
 from search.executors import Job
 from search.ladder import cost_of
-from search.ledger import FILE_NAME, Ledger
 
 RUNG = Fraction(1, 4)
 QUARTER = TABLE.with_name("own_hybrids_quarter.csv")
@@ -83,12 +79,9 @@ class RungEvaluator(OwnEvaluator):
 def run(table: OwnTable, quarter: OwnTable, study: Study) -> tuple[list[tuple[float, Entry | None]], str]:
     """(whole trainings spent, the entry if it was trained wholly), in order, and what the audit said."""
     evaluator = RungEvaluator(table, study.fidelity)
-    with tempfile.TemporaryDirectory() as folder:
-        executor = InProcess(lambda job: look_up(quarter if "rung" in job.payload else table, job))
-        found = search(study, evaluator, Path(folder), make_executor=lambda _: executor)
-        ledger = Ledger(Path(folder) / FILE_NAME, writable=False)
-        trials = ledger.trials()
-        ledger.close()
+    found, trials = searched(
+        study, evaluator, lambda job: look_up(quarter if "rung" in job.payload else table, job)
+    )
     spent, steps = Fraction(0), []
     for trial in trials:
         if trial.status in ("done", "dropped"):
@@ -117,8 +110,7 @@ def measure(table: OwnTable, quarter: OwnTable, n_searches: int) -> list[dict[st
                     others={"fidelity": dict(fidelity)} if fidelity else {},
                 )  # fmt: skip
                 steps, audit = run(table, quarter, study)
-                whole = [entry for _, entry in steps]
-                shares = volume_shares(table, whole, study.budgets)
+                shares = curve(table, [entry for _, entry in steps], study.budgets)
                 rows.append([share_at(shares, [cost for cost, _ in steps], mark) for mark in MARKS])
                 audits.append(audit)
             found.append({"budgets": question, "ladder": name, "shares": rows, "rung": audits})

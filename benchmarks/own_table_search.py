@@ -10,7 +10,6 @@ import csv
 import functools
 import itertools
 import statistics
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,18 +17,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from in_process import InProcess
+from in_process import searched
 
 from archspec.closed import Closed
 from archspec.quantities import Budget
 from archspec.study import Study, StudyKinds
 from search import proposers
-from search.driver import search
 from search.evaluate import Candidate, Identity, Need
 from search.executors import Job
 from search.front import TaskInfo, TextBaseline
 from search.genome import Gene, Genes, Genome
-from search.ledger import FILE_NAME, EvidenceKey, Ledger
+from search.ledger import EvidenceKey
 from search.pareto import Point, hypervolume
 
 TABLE = Path(__file__).parent / "tables" / "own_hybrids.csv"
@@ -208,24 +206,15 @@ def evaluated(
 ) -> list[Entry]:
     """Search the table; what was evaluated, in order."""
     study = study_of(proposer, budgets=budgets, trials=trials, batch=batch, seed=seed)
-    with tempfile.TemporaryDirectory() as folder:
-        executor = InProcess(functools.partial(look_up, table))
-        search(study, OwnEvaluator(table), Path(folder), make_executor=lambda _: executor)
-        ledger = Ledger(Path(folder) / FILE_NAME, writable=False)
-        done = [trial for trial in ledger.trials() if trial.status == "done"]
-        ledger.close()
-    return [table.entries[tuple(trial.document["payload"]["mixers"])] for trial in done]
+    _, trials = searched(study, OwnEvaluator(table), functools.partial(look_up, table))
+    return [table.entries[tuple(t.document["payload"]["mixers"])] for t in trials if t.status == "done"]
 
 
-def curve(table: OwnTable, found: Sequence[Entry], budgets: Mapping[str, Budget]) -> list[float]:
-    """After each evaluation the hypervolume found, as a share of that of all entries within the budgets."""
-    return volume_shares(table, found, budgets)
+def curve(table: OwnTable, found: Sequence[Entry | None], budgets: Mapping[str, Budget]) -> list[float]:
+    """After each evaluation the hypervolume found, as a share of that of all entries within the budgets.
 
-
-def volume_shares(
-    table: OwnTable, found: Sequence[Entry | None], budgets: Mapping[str, Budget]
-) -> list[float]:
-    """``curve`` where some candidates came to nothing (None)."""
+    None is a candidate that came to nothing.
+    """
     whole = table.volume(table.within(budgets))
     return [
         table.volume(entry for entry in found[: n + 1] if entry is not None) / whole

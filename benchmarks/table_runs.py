@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from in_process import InProcess
+from in_process import searched
 from public_tables import Table
 from table_evaluator import Problem, TableEvaluator, Variant, look_up, study_of, true_point
 
-from search.driver import search
-from search.ledger import FILE_NAME, Ledger
 from search.pareto import Point
 
 
@@ -37,12 +33,7 @@ def run_search(
         problem, proposer, trials=trials - len(variant.warm), batch=batch, seed=seed, variant=variant
     )
     evaluator = TableEvaluator(problem, seed=seed, variant=variant)
-    with tempfile.TemporaryDirectory() as folder:
-        executor = InProcess(lambda job: look_up(problem.table, job.payload))
-        search(study, evaluator, Path(folder), make_executor=lambda _: executor)
-        ledger = Ledger(Path(folder) / FILE_NAME, writable=False)
-        rows = ledger.trials()
-        ledger.close()
+    _, rows = searched(study, evaluator, lambda job: look_up(problem.table, job.payload))
     done = tuple(row.document["payload"]["key"] for row in rows if row.status == "done")
     counts = [sum(row.status == status for row in rows) for status in ("refused", "duplicate")]
     return Run(done, counts[0], counts[1], time.process_time() - begun)
