@@ -22,10 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from table_features import Form, cell_features, graph_features
 
 from search.genome import Gene, Genes, Genome
-
-Form = tuple[Any, ...]  # a node is (operation, form of its children)
 
 _CELL_OPS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 _CELL_EDGES = ("0-1", "0-2", "1-2", "0-3", "1-3", "2-3")
@@ -39,10 +38,14 @@ _GRAPH_NODES = ("first", "second", "third", "fourth")
 
 @dataclass(frozen=True)
 class Entry:
-    """A trained architecture: ``scores`` one per training seed, in 0..1; latency in ms; parameters."""
+    """A trained architecture: ``scores`` one per training seed, in 0..1; latency in ms; parameters.
+
+    ``features`` are of its structure (``table_features``).
+    """
 
     genes: Genes
     strip: tuple[tuple[str, str], ...]
+    features: Mapping[str, float]
     scores: tuple[float, ...]
     latency_ms: float
     params: float
@@ -104,6 +107,7 @@ def cell_table(dataset: str) -> Table:
         entries[digits] = Entry(
             genes=dict(zip(_CELL_EDGES, ops, strict=True)),
             strip=tuple((op, "none") for op in ops),
+            features=cell_features(dict(zip(_CELL_EDGES, ops, strict=True))),
             scores=tuple(float(value) / 100 for value in row["val_acc"]),
             latency_ms=1e3 * statistics.fmean(map(float, row["latency"])),
             params=1e6 * statistics.fmean(map(float, row["model_size"])),
@@ -131,9 +135,11 @@ def graph_table(dataset: str) -> Table:
             "links": "".join(map(str, _GRAPH_LINKS[link])),
             **dict(zip(_GRAPH_NODES, names, strict=True)),
         }
-        entries[_graph_key(genes)] = Entry(
+        form = _graph_form(genes)
+        entries[repr(form)] = Entry(
             genes=genes,
             strip=tuple((name, "none") for name in names),
+            features=graph_features(form),
             scores=(float(row["valid_perf"]),),
             latency_ms=1e3 * float(row["latency"]),
             params=1e6 * float(row["para"]),
@@ -145,7 +151,11 @@ def graph_table(dataset: str) -> Table:
 
 
 def _graph_key(genes: Genes) -> str:
-    return repr(canonical_form(tuple(map(int, genes["links"])), tuple(genes[node] for node in _GRAPH_NODES)))
+    return repr(_graph_form(genes))
+
+
+def _graph_form(genes: Genes) -> Form:
+    return canonical_form(tuple(map(int, genes["links"])), tuple(genes[node] for node in _GRAPH_NODES))
 
 
 @cache

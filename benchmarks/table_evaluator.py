@@ -89,6 +89,7 @@ class Variant:
 
     rejection: bool = True  # else both budgets are only known after an evaluation
     deduplication: bool = True  # else the same architecture may be evaluated again
+    structure: bool = True  # else the predictor sees genes and costs, not the structure that they make
     warm: tuple[str, ...] = field(default=())  # keys of entries that are evaluated first
 
 
@@ -155,8 +156,11 @@ class TableEvaluator:
             raise Unfit("missing", "the table has no such architecture", hash=key)
         costs = {"latency_ms": entry.latency_ms, "params": entry.params} if self._variant.rejection else {}
         if self._variant.deduplication:
-            return Candidate(key, entry.genes, entry.strip, costs, {"key": key})
-        return Candidate(f"{key}#{next(self._n_made)}", genes, entry.strip, costs, {"key": key})
+            hash, genes = key, entry.genes
+        else:
+            hash = f"{key}#{next(self._n_made)}"
+        features = entry.features if self._variant.structure else None
+        return Candidate(hash, genes, entry.strip, costs, {"key": key}, features=features)
 
     def baselines(self) -> list[Candidate]:
         from dataclasses import replace

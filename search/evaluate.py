@@ -36,7 +36,11 @@ class Predicted:
 
 @dataclass(frozen=True)
 class Candidate:
-    """An architecture that could be built. ``costs`` are its closed-form quantities by name."""
+    """An architecture that could be built. ``costs`` are its closed-form quantities by name.
+
+    ``features`` are numbers that tell architectures apart better than genes and layers do, where the
+    evaluator knows such; a regression then sees these and the costs.
+    """
 
     hash: str
     genes: Genes
@@ -46,6 +50,7 @@ class Candidate:
     baseline: str | None = None
     active: frozenset[str] | None = None  # the genes that shape it; None: not known
     predicted: Mapping[str, Predicted] = field(default_factory=dict)  # measured quantities, before they are
+    features: Mapping[str, float] | None = None
 
 
 class Unfit(Exception):

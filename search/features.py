@@ -41,11 +41,14 @@ class Features:
         return np.array([[row.get(name, 0.0) for name in self._columns] for row in named])
 
     def _named(self, screened: Screened) -> Iterator[tuple[str, float]]:
+        for name, cost in screened.costs.items():
+            yield f"cost {name}", math.log1p(max(0.0, cost))
+        if screened.features is not None:
+            yield from screened.features.items()
+            return
         for gene in self._genome.genes:
             if screened.active is None or gene.name in screened.active:
                 yield _of_gene(gene, screened.genes)
-        for name, cost in screened.costs.items():
-            yield f"cost {name}", math.log1p(max(0.0, cost))
         yield from _of_layers(screened.strip)
 
 

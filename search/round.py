@@ -49,7 +49,16 @@ def candidate_of(asked: Asked) -> Candidate:
     d = asked.document
     strip = tuple((token_mixer, channel_mixer) for token_mixer, channel_mixer in d["strip"])
     active = None if d.get("active") is None else frozenset(d["active"])
-    return Candidate(asked.spec, d["genes"], strip, d["costs"], d["payload"], asked.baseline, active)
+    return Candidate(
+        asked.spec,
+        d["genes"],
+        strip,
+        d["costs"],
+        d["payload"],
+        asked.baseline,
+        active,
+        features=d.get("features"),
+    )
 
 
 def _document(candidate: Candidate, proposer: str) -> dict[str, Any]:
@@ -60,6 +69,7 @@ def _document(candidate: Candidate, proposer: str) -> dict[str, Any]:
         "predicted": {name: asdict(found) for name, found in candidate.predicted.items()},
         "payload": dict(candidate.payload),
         "active": None if candidate.active is None else sorted(candidate.active),
+        "features": None if candidate.features is None else dict(candidate.features),
         "baseline": candidate.baseline,
         "proposer": proposer,
     }

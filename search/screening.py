@@ -66,4 +66,11 @@ class Screening:
     def _of(self, candidate: Candidate) -> Screened | None:
         if refusal(candidate, self._budgets) is not None:
             return None
-        return Screened(candidate.hash, candidate.genes, candidate.costs, candidate.strip, candidate.active)
+        return Screened(
+            candidate.hash,
+            candidate.genes,
+            candidate.costs,
+            candidate.strip,
+            candidate.active,
+            candidate.features,
+        )

@@ -37,6 +37,7 @@ class Screened:
     """What is known of a candidate that can be built and keeps every closed-form budget.
 
     ``genes`` are the evaluator's own spelling: where several spell one architecture, it may always give one.
+    ``features``, where there are any, are what a regression is to see in place of genes and layers.
     """
 
     hash: str
@@ -44,6 +45,7 @@ class Screened:
     costs: Mapping[str, float]
     strip: tuple[tuple[str, str], ...]
     active: frozenset[str] | None = None  # the genes that shape it; None: all of them
+    features: Mapping[str, float] | None = None
 
 
 Screen = Callable[[Genes], Screened | None]
