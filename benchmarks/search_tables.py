@@ -6,7 +6,7 @@ Every run is a line of ``--out``; what is there already is not run again, so a r
 A value is the hypervolume of the true (mean over training seeds) accuracies and latencies of what was
 evaluated within both budgets, over that of the whole table. The reference point is the 5 % quantile of the
 feasible accuracies and the latency budget. The search sees the accuracy of one training seed. The predictor
-sees features of an architecture's structure (``table_features``), the other methods its genes. pymoo's NSGA-II
+sees features of an architecture's structure (``table_features``), the others its genes. pymoo's NSGA-II
 (population 20) draws feasible, unseen candidates in its own sampling and mating.
 """
 

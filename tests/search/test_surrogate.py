@@ -12,26 +12,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import norm
 
 from search import surrogate as surrogate_module
 from search.features import Features
 from search.genome import Gene, Genome
 from search.pareto import hypervolume, improvements
 from search.proposers import Screened
-from search.surrogate import Surrogate, _leave_one_out
-
-
-def test_leave_one_out_is_what_refitting_without_each_row_predicts() -> None:
-    rng = np.random.default_rng(0)
-    features, target = rng.normal(size=(12, 4)), rng.normal(size=12)
-    features, target = features - features.mean(axis=0), target - target.mean()
-    found = _leave_one_out(features, features.T @ features, target, 2.0)
-    for row in range(12):
-        kept = np.arange(12) != row
-        middle, level = features[kept].mean(axis=0), target[kept].mean()
-        rest = features[kept] - middle
-        weights = np.linalg.solve(rest.T @ rest + 2.0 * np.eye(4), rest.T @ (target[kept] - level))
-        assert found[row] == pytest.approx(level + (features[row] - middle) @ weights, rel=1e-9)
+from search.surrogate import Surrogate
 
 
 def test_more_features_than_rows_do_not_make_noise_predictable() -> None:
@@ -73,6 +61,18 @@ def test_noise_is_as_wide_as_the_regression_is_wrong_about_what_it_has_not_seen(
     assert narrow < 0.5 * wrong
 
 
+def test_a_draw_with_noise_compares_rows_at_equal_luck(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(6)
+    features = rng.normal(size=(80, 3))
+    values = features[:, 0] + 2 * rng.normal(size=80)
+    surrogate = Surrogate(features, values, seed=0)
+    monkeypatch.setattr(surrogate._scores, "values", lambda scores: scores)
+    quiet, noisy = (surrogate.draws(features, 32, seed=0, noise=noise) for noise in (False, True))
+    luck = noisy - quiet
+    assert np.ptp(luck, axis=1).max() < 1e-9, "one for all rows"
+    assert np.sort(luck[:, 0]) == pytest.approx(surrogate._spread * norm.ppf((np.arange(32) + 0.5) / 32))
+
+
 def test_threads_that_fit_at_once_do_not_limit_the_process_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """What one of two overlapping limits restores is the other's, and would stay."""
     inside, most = 0, 0
@@ -94,13 +94,6 @@ def test_threads_that_fit_at_once_do_not_limit_the_process_twice(monkeypatch: py
     assert most == 1
 
 
-def test_a_product_of_two_choices_is_left_to_the_trees() -> None:
-    rng = np.random.default_rng(2)
-    features = rng.choice([-1.0, 1.0], size=(150, 4))
-    surrogate = Surrogate(features, features[:, 0] * features[:, 1], seed=0)
-    assert surrogate._trees.correlation > 0.7 > surrogate._ridge.correlation
-
-
 def test_features_name_what_varies_and_leave_out_inactive_genes() -> None:
     genome = Genome((Gene("a", "choice", options=("x", "y")), Gene("b", "int", low=1, high=8, log=True)))
     rows = [
@@ -114,6 +107,20 @@ def test_features_name_what_varies_and_leave_out_inactive_genes() -> None:
     assert table.std(axis=0).max() == pytest.approx(1.0), "the logarithm of a number"
     other = replace(rows[1], genes={"a": "y", "b": 1})
     assert np.array_equal(features([other]), features([rows[1]])), "b is not active there"
+
+
+def test_features_of_the_evaluator_stand_in_place_of_genes_and_layers() -> None:
+    genome = Genome((Gene("a", "choice", options=("x", "y")),))
+    rows = [
+        Screened("1", {"a": "x"}, {"params": 10.0}, (("attention", "mlp"),), features={"paths": 1.0}),
+        Screened(
+            "2", {"a": "y"}, {"params": 99.0}, (("pool", "mlp"),), features={"paths": 2.0, "loops": 1.0}
+        ),
+    ]
+    features = Features(genome, rows)
+    assert features(rows).shape == (2, 3), "params, paths and loops"
+    other = replace(rows[1], genes={"a": "x"}, strip=())
+    assert np.array_equal(features([other]), features([rows[1]]))
 
 
 POINTS = st.lists(st.tuples(*[st.integers(0, 12).map(float)] * 3), max_size=8)
