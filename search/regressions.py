@@ -131,7 +131,7 @@ class Process(Regression):
             squares = (vectors.T @ target) ** 2
             for noise in _NOISES:
                 variances = np.maximum(values, 0.0) + noise
-                amplitude = float((squares / variances).mean())
+                amplitude = max(float((squares / variances).mean()), _JITTER)  # 0 if all values are equal
                 evidence = -0.5 * (n * np.log(amplitude) + np.log(variances).sum())
                 if evidence > most:
                     most = evidence

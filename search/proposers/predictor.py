@@ -5,7 +5,7 @@ one whose gain in hypervolume is greatest on average over Thompson samples is pr
 far as the surrogate has been wrong: the best of a front are exceptions that no regression foresees, and
 regions where an exception would gain much are tried for that. Quantities that are known from the spec are
 never predicted. Where the surrogate's rank correlation with values it has not seen is below ``TRUSTED``, the
-proposals are those of plain evolution.
+proposals are those of plain evolution; so they are where no feature tells the candidates apart.
 """
 
 from __future__ import annotations
@@ -59,6 +59,8 @@ class PredictorProposer(Proposer):
             return evolution.propose([], k=k, seed=seed) if not known.rows else self._first(taken, k, rng)
         features = Features(self.genome, known.rows)
         seen = features(known.rows)
+        if seen.shape[1] == 0:
+            return evolution.propose(history, k=k, seed=seed)
         surrogates = {
             index: Surrogate(seen, known.values[:, index], seed=seed)
             for index, name in enumerate(self.problem.objectives)

@@ -101,6 +101,17 @@ def test_the_predictor_falls_back_to_evolution_where_nothing_can_be_predicted() 
     assert predictor.propose(history, k=5, seed=1) == evolution.propose(history, k=5, seed=1)
 
 
+def test_the_predictor_falls_back_to_evolution_where_no_feature_varies() -> None:
+    def alike(genes: Genes) -> Screened:
+        return Screened(repr(sorted(genes.items())), genes, {}, (), features={"layers": 4.0})
+
+    rng = random.Random(8)
+    history = [Past(g := GENOME.sample(rng), "done", (g["width"], g["share"]), {}) for _ in range(20)]
+    problem = Problem(GENOME, {"score": "maximize", "loss": "minimize"}, alike)
+    predictor, evolution = proposer_class("predictor")(problem), proposer_class("evolution")(problem)
+    assert predictor.propose(history, k=5, seed=1) == evolution.propose(history, k=5, seed=1)
+
+
 def test_the_predictor_proposes_nothing_where_everything_is_known() -> None:
     genome = Genome((Gene("a", "int", low=0, high=19),))
     problem = Problem(genome, {"score": "maximize"}, lambda genes: Screened(str(genes["a"]), genes, {}, ()))

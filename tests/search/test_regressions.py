@@ -42,6 +42,14 @@ def test_draws_are_laws_about_the_mean_that_agree_where_the_data_are_dense(famil
         assert beyond.std(axis=0).mean() > 3 * drawn.std(axis=0).mean()
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_values_that_are_all_equal_are_predicted_without_a_warning(family: type) -> None:
+    features = np.random.default_rng(0).normal(size=(12, 3))
+    fitted = family(features, np.zeros(12), seed=0)
+    assert fitted.correlation == 0.0
+    assert np.abs(fitted.draws(features, 3, np.random.default_rng(0))).max() < 1e-3
+
+
 def test_a_product_of_two_choices_is_left_to_trees_and_process() -> None:
     rng = np.random.default_rng(2)
     features = rng.choice([-1.0, 1.0], size=(150, 4))
