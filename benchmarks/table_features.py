@@ -24,10 +24,9 @@ def cell_features(ops: Mapping[str, str]) -> dict[str, float]:
     Edges ``none`` end a path; ``skip_connect`` leaves it as it is. Operations are counted where a path runs
     through them; length is in convolutions.
     """
-    paths = [[ops[edge] for edge in path] for path in _CELL_PATHS]
-    paths = [path for path in paths if "none" not in path]
-    live = {edge for path in _CELL_PATHS if all(ops[edge] != "none" for edge in path) for edge in path}
-    found: Counter[str] = Counter(f"n {ops[edge]}" for edge in live)
+    live = [path for path in _CELL_PATHS if all(ops[edge] != "none" for edge in path)]
+    paths = [[ops[edge] for edge in path] for path in live]
+    found: Counter[str] = Counter(f"n {ops[edge]}" for edge in set().union(*live))
     found.update("path " + ">".join(op for op in path if op != "skip_connect") for path in paths)
     lengths = [sum(op.startswith("nor_conv") for op in path) for path in paths]
     return {

@@ -32,10 +32,13 @@ class Features:
         self._spread = np.maximum(spread, 1.0)
 
     def __call__(self, rows: Sequence[Screened]) -> Array:
-        """(len(rows), columns); what no row of the first ones had is left out."""
+        """(len(rows), columns); what no row of the first ones had is left out.
+
+        Where nothing varies, one column of zeros: a regression needs one, and finds that it tells nothing.
+        """
         raw = self._raw([dict(self._named(row)) for row in rows])
         scaled: Array = ((raw - self._mean) / self._spread)[:, self._kept]
-        return scaled
+        return scaled if scaled.shape[1] else np.zeros((len(rows), 1))
 
     def _raw(self, named: Sequence[dict[str, float]]) -> Array:
         return np.array([[row.get(name, 0.0) for name in self._columns] for row in named])

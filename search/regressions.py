@@ -136,7 +136,9 @@ class Process(Regression):
                 if evidence > most:
                     most = evidence
                     self._kernel, self._amplitude = kernel, amplitude
-                    self._inverse = (vectors / variances) @ vectors.T
+                    parts = vectors, variances
+        vectors, variances = parts
+        self._inverse = (vectors / variances) @ vectors.T
         self._weights = self._inverse @ target
 
     def mean(self, features: Array) -> Array:

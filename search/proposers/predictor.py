@@ -59,8 +59,6 @@ class PredictorProposer(Proposer):
             return evolution.propose([], k=k, seed=seed) if not known.rows else self._first(taken, k, rng)
         features = Features(self.genome, known.rows)
         seen = features(known.rows)
-        if seen.shape[1] == 0:
-            return evolution.propose(history, k=k, seed=seed)
         surrogates = {
             index: Surrogate(seen, known.values[:, index], seed=seed)
             for index, name in enumerate(self.problem.objectives)

